@@ -1,0 +1,119 @@
+"""The house rules: notebooks and modules in step, notebooks clean, README made from index.ipynb, lint, a wheel that works."""
+import filecmp
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+NOTEBOOKS = sorted(str(path.relative_to(Path(__file__).parent.parent)) for path in
+                   (Path(__file__).parent.parent / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+
+
+def run(*command, cwd, **environment):
+    """Run a command of this environment and return what it did."""
+    command = [str(SCRIPTS / command[0]), *command[1:]]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    """A copy of every file that git tracks or could (untracked files count)."""
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=root,
+                            capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (root / name).is_file() and not name.startswith("reports/"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, tmp_path / name)
+    return tmp_path
+
+
+def differences(left, right, folder, suffix):
+    """Files under `folder` that are on one side only or differ."""
+    names = {path.relative_to(base) for base in (left, right) for path in (base / folder).rglob(f"*{suffix}")
+             if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)}
+    return sorted(str(name) for name in names if not ((left / name).is_file() and (right / name).is_file()
+                                                      and filecmp.cmp(left / name, right / name, shallow=False)))
+
+
+def test_export_leaves_no_difference(root, copy):
+    for module in (copy / "genre_study").glob("*.py"):
+        if module.name != "__init__.py":
+            module.unlink()
+    done = run("nbdev_export", cwd=copy)
+    assert done.returncode == 0, done.stderr
+    changed = differences(root, copy, "genre_study", ".py")
+    assert not changed, f"modules and notebooks are out of step; run nbdev_export: {changed}"
+
+
+def test_clean_leaves_no_difference(root, copy):
+    done = run("nbdev_clean", cwd=copy)
+    assert done.returncode == 0, done.stderr
+    changed = differences(root, copy, "nbs", ".ipynb")
+    assert not changed, f"notebooks are not clean; run nbdev_clean: {changed}"
+
+
+def test_ruff_finds_nothing(root):
+    done = run("ruff", "check", ".", cwd=root)
+    assert done.returncode == 0, done.stdout
+
+
+def test_readme_is_made_from_the_index(root, tmp_path):
+    done = subprocess.run([sys.executable, "tests/make_readme.py", str(tmp_path / "README.md")], cwd=root, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "README.md").read_text() == (root / "README.md").read_text(), "run `make readme`"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebook_shows_no_machine_path_and_no_error(root, notebook):
+    text = (root / notebook).read_text(encoding="utf-8")
+    assert not re.search(r"(/work/|/tmp/|/root/|/home/\w)", text), "a path of a machine is in it"
+    outputs = [output for cell in json.loads(text)["cells"] for output in cell.get("outputs", [])]
+    assert not any(output["output_type"] == "error" for output in outputs)
+
+
+@pytest.mark.parametrize("notebook", [name for name in NOTEBOOKS if "/studies/" in name])
+def test_study_has_its_parameters_cell(root, notebook):
+    cells = json.loads((root / notebook).read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1, "papermill injects at the top where no cell is tagged, and the defaults win"
+
+
+@pytest.mark.parametrize("notebook", [name for name in NOTEBOOKS if "/studies/" not in name])
+def test_chapter_runs(root, notebook):
+    done = run("nbdev_test", "--path", notebook, "--n_workers", "0", "--timing", cwd=root)
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+def test_wheel_installs_and_imports(root, copy, tmp_path):
+    """A wheel holds every module and data file; the tested environment lends its libraries."""
+    out = tmp_path / "wheels"
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out, copy],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    target = tmp_path / "site"
+    wheel = next(out.glob("genre_study-*.whl"))
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel], check=True,
+                   capture_output=True)
+    missing = [path.name for path in (root / "genre_study").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+               and not (target / path.relative_to(root)).is_file()]
+    assert not missing, f"not in the wheel: {missing}"
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import genre_study, genre_study.corpus as c; "
+            "assert genre_study.__file__.startswith(sys.argv[1]), genre_study.__file__; print(len(c.gtzan_tracks())); "
+            "heavy = {'keras', 'jax', 'nbdev', 'fastcore', 'matplotlib'} & set(sys.modules); assert not heavy, heavy")
+    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1000"
+
+
+def test_package_imports_no_development_tool(root):
+    for module in (root / "genre_study").glob("*.py"):
+        if module.name not in ("_modidx.py", "__init__.py"):
+            assert not re.search(r"^\s*(import|from) (nbdev|fastcore|execnb)\b", module.read_text(), re.M), module.name
