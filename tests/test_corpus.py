@@ -74,8 +74,8 @@ def test_order_does_not_come_from_the_file_system(corpus, monkeypatch):
     plain = read_corpus(corpus)
     listdir = os.listdir
     for seed in range(3):
-        shuffle = random.Random(seed)
-        monkeypatch.setattr(os, "listdir", lambda path, shuffle=shuffle: sorted(listdir(path), key=lambda _: shuffle.random()))
+        draw = random.Random(seed).random
+        monkeypatch.setattr(os, "listdir", lambda path, draw=draw: sorted(listdir(path), key=lambda _: draw()))
         assert read_corpus(corpus).equals(plain)
 
 
@@ -171,8 +171,8 @@ for content in made:
 assert len(os.listdir("/proc/self/fd")) < 12 if os.path.isdir("/proc/self/fd") else True
 print(lengths, problems)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(source), str(corpus / "made")], capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(source), str(corpus / "made")],
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     lengths, problems = map(int, done.stdout.split())
     assert lengths + problems == 5 * 120 and problems > 60
