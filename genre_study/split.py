@@ -96,18 +96,26 @@ def _draw_tracks(genre, n_wanted, seed, what):
     return next(draw.split(genre, genre))[1]
 
 
-def _draw_artists(genre, group, share, seed, what):
+def _draw_artists(genre, group, share, seed):
     "Positions of about `share` of the tracks, whole artists only, close to stratified by genre."
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = max(2, round(1 / share))
     names, code = np.unique(genre, return_inverse=True)
     wanted = share * np.bincount(code)
-    deal = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    candidates = [test for _, test in deal.split(genre, code, group)]
-    counts = np.array([np.bincount(code[test], minlength=len(names)) for test in candidates])
-    lacks = (counts == 0).sum(axis=1)  # a side without a genre is of no use, however good its size
-    return candidates[np.lexsort((np.abs(counts - wanted).sum(axis=1), lacks))[0]]
+    fewest = pd.Series(group).groupby(code).nunique().min()
+    for folds in range(max(2, min(round(1 / share), fewest)), 1, -1):
+        deal = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed).split(genre, code, group)
+        candidates = [test for _, test in deal]
+        counts = np.array([np.bincount(code[test], minlength=len(names)) for test in candidates])
+        whole = np.flatnonzero((counts > 0).all(axis=1) & (counts < np.bincount(code)).all(axis=1))
+        if len(whole):  # otherwise a genre is missing from every fold: deal fewer, larger ones
+            break
+    near = whole[np.argsort(np.abs(counts - wanted).sum(axis=1)[whole], kind="stable")][: max(1, folds // 2)]
+    if not len(near):
+        raise ValueError(
+            f"no {share:.0%} of whole artists hold every genre of {_some(names, 12)}: add artists to the small ones"
+        )
+    return candidates[np.random.default_rng(seed).choice(near)]  # one of the better half, so that seeds differ
 
 # %% ../nbs/05_split.ipynb #37f39679
 def _filtered_sides(tracks):
@@ -142,6 +150,19 @@ def _enough(tracks, group, need, what):
         raise ValueError(f"tracks has one genre only ({n_groups.index[0]!r}); expected two or more")
 
 
+def _side_sizes(table):
+    "Rows of each genre on each side; raise if a genre is missing from a side."
+    genre, side = table["genre"].astype(object), table["split"].astype(object)
+    sizes = pd.crosstab(genre, side).reindex(columns=list(SIDES), fill_value=0)
+    for name in SIDES:
+        absent = _some(sizes.index[sizes[name] == 0])
+        if absent:
+            raise ValueError(
+                f"no track of {absent} in {name}; every side needs every genre: add tracks or leave it out"
+            )
+    return sizes.rename_axis(index="genre", columns="split")
+
+
 def _held_out(genre, group, protocol, seed, valid_share, test_share, fold):
     "Positions of test and valid; `group` matters for protocol 'artist' only."
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -151,12 +172,12 @@ def _held_out(genre, group, protocol, seed, valid_share, test_share, fold):
         kind, group_of = (StratifiedGroupKFold, group) if protocol == "artist" else (StratifiedKFold, None)
         test = list(kind(N_FOLDS, shuffle=True, random_state=seed).split(genre, genre, group_of))[fold][1]
     elif protocol == "artist":
-        test = _draw_artists(genre, group, test_share, seed, "test")
+        test = _draw_artists(genre, group, test_share, seed)
     else:
         test = _draw_tracks(genre, round(test_share * n), seed, "test")
     rest = np.setdiff1d(np.arange(n), test)
     if protocol == "artist":
-        valid = _draw_artists(genre[rest], group[rest], valid_share * n / len(rest), seed, "valid")
+        valid = _draw_artists(genre[rest], group[rest], valid_share * n / len(rest), seed)
     else:
         valid = _draw_tracks(genre[rest], round(valid_share * n), seed, "valid")
     return test, rest[valid]
@@ -175,8 +196,8 @@ def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fo
     seed : int
         The same seed gives the same split, whatever the order of the rows.
     valid_share, test_share : float in (0, 1)
-        Shares of all tracks. 'track' meets them to the track, 'artist' as closely as whole artists allow, 'filtered'
-        takes no notice of them.
+        Shares of all tracks. 'track' meets them to the track, 'artist' as closely as whole artists allow (a genre with
+        three artists gives one to each side), 'filtered' takes no notice of them.
     fold : int, optional
         0 to 4: the test set is that one of five folds instead of a random `test_share` ('track' and 'artist' only).
         Over the five folds each track is tested once.
@@ -218,7 +239,9 @@ def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fo
         _refuse_leakage(allow_leakage)
         return result.assign(split="mixed")
     if protocol == "filtered":
-        return result.assign(split=_filtered_sides(tracks))
+        result["split"] = _filtered_sides(tracks)
+        _side_sizes(result)
+        return result
     ordered = tracks.sort_values("track_id")
     group, n_unnamed = artist_groups(ordered) if protocol == "artist" else (np.arange(len(ordered)), None)
     _enough(ordered, group, 3 if fold is None else N_FOLDS, f"{protocol}s")
@@ -226,6 +249,7 @@ def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fo
     side = np.full(len(ordered), "train", dtype=object)
     side[test], side[valid] = "test", "valid"
     result["split"] = pd.Series(side, index=ordered.track_id).reindex(tracks.track_id).to_numpy()
+    _side_sizes(result)
     if n_unnamed:
         message = f"{n_unnamed} of {len(tracks)} tracks have no artist; each counts as an artist of its own"
         warnings.warn(message, stacklevel=2)
@@ -355,14 +379,7 @@ def check_split(tracks, chunks=None, protocol="track", allow_leakage=False, repl
         raise LeakageError(f"protocol {protocol!r}: {leaks}. Split anew with split_tracks and split_chunks")
     if leaks:
         warnings.warn(f"allowed leakage, protocol {protocol!r}: {leaks}", stacklevel=2)
-    counted = chunks if protocol == "chunk" else tracks
-    sizes = pd.crosstab(counted["genre"], counted["split"]).reindex(columns=list(SIDES), fill_value=0)
-    sizes = sizes.reindex(sorted(tracks["genre"].unique()), fill_value=0)
-    for side in SIDES:
-        absent = _some(sizes.index[sizes[side] == 0])
-        if absent:
-            raise ValueError(f"no track of {absent} in {side}; every side needs every genre")
-    return sizes
+    return _side_sizes(chunks if protocol == "chunk" else tracks)
 
 # %% ../nbs/05_split.ipynb #995f70ff
 def neighbour_share(chunks, features=None, min_shared=0.1):

@@ -1,0 +1,260 @@
+"""Properties of the splits over random corpora, and the splits of GTZAN itself."""
+
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genre_study.corpus import gtzan_tracks
+from genre_study.split import (
+    N_FOLDS,
+    SIDES,
+    LeakageError,
+    artist_groups,
+    check_split,
+    chunk_features,
+    neighbour_share,
+    split_chunks,
+    split_tracks,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*have no artist")
+quick = settings(max_examples=25, deadline=None, derandomize=True)  # the same examples in every run of the tests
+
+
+@st.composite
+def corpora(draw):
+    "Two to five genres of different sizes, artists of different sizes, some across genres, some without a name."
+    sizes = draw(st.lists(st.integers(12, 40), min_size=2, max_size=4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    tracks = pd.DataFrame({"genre": [f"g{i}" for i, n in enumerate(sizes) for _ in range(n)]})
+    tracks["track_id"] = [f"t{n:04d}" for n in rng.permutation(len(tracks))]
+    n_artists = draw(st.integers(8, 20))
+    number = np.minimum(rng.geometric(0.15, len(tracks)), n_artists)
+    own = [f"{genre} artist {k}" for genre, k in zip(tracks.genre, number)]
+    crossing = rng.random(len(tracks)) < draw(st.sampled_from([0, 0.1]))
+    unnamed = rng.random(len(tracks)) < draw(st.sampled_from([0, 0.3]))
+    artist = np.where(crossing, "everywhere", own).astype(object)
+    artist[unnamed] = None
+    return tracks.assign(artist=artist)
+
+
+def as_chunks(tracks, n=19):
+    chunks = tracks.loc[tracks.index.repeat(n), ["track_id", "genre"]].reset_index(drop=True)
+    chunks["start_s"] = np.tile(np.arange(n) * 1.5, len(tracks))
+    chunks["start_frame"] = np.floor(chunks.start_s * 22050 / 512).astype(int)
+    return chunks.assign(n_frames=130)
+
+
+def split_or_reason(tracks, *arguments, **options):
+    "The split, or None where whole artists can't give every side every genre and the error says so."
+    try:
+        return split_tracks(tracks, *arguments, **options)
+    except ValueError as error:
+        reasons = ("artists; at least", "every side needs every genre", "whole artists")
+        assert any(reason in str(error) for reason in reasons)
+        return None
+
+
+@quick
+@given(corpora(), st.integers(0, 5), st.sampled_from([0.1, 0.15, 0.2, 0.3]), st.sampled_from([0.15, 0.25]))
+def test_track_meets_the_sizes_and_strata_asked_for(tracks, seed, valid_share, test_share):
+    n, n_genres = len(tracks), tracks.genre.nunique()
+    result = split_tracks(tracks, "track", seed, valid_share, test_share)
+    assert result.drop(columns="split").equals(tracks)
+    size = result.split.value_counts()
+    assert abs(size["test"] - test_share * n) <= 0.5 and abs(size["valid"] - valid_share * n) <= 0.5
+    of_genre = pd.crosstab(result.genre, result.split)
+    total = of_genre.sum(axis=1)
+    assert (abs(of_genre["test"] - size["test"] * total / n) < 1).all()
+    rest = total - of_genre["test"]
+    assert (abs(of_genre["valid"] - size["valid"] * rest / rest.sum()) < 1).all()
+    assert len(check_split(result, split_chunks(as_chunks(result), result), "track")) == n_genres
+
+
+@quick
+@given(corpora(), st.integers(0, 5), st.sampled_from(["track", "artist"]), st.sampled_from([None, 0, 3]))
+def test_no_track_and_no_artist_straddles(tracks, seed, protocol, fold):
+    result = split_or_reason(tracks, protocol, seed, fold=fold)
+    if result is None:
+        return
+    chunks = split_chunks(as_chunks(tracks), result)
+    assert chunks.groupby("track_id").split.nunique().max() == 1
+    assert set(result.split) == set(SIDES)
+    if protocol == "artist":  # counted here from the names, not from artist_groups
+        assert result[result.artist.notna()].groupby("artist").split.nunique().max() == 1
+        assert result.attrs["n_unnamed_artists"] == tracks.artist.isna().sum()
+    check_split(result, chunks, protocol)
+
+
+@quick
+@given(corpora(), st.integers(0, 5), st.sampled_from(["track", "artist", "chunk"]), st.randoms(use_true_random=False))
+def test_same_seed_same_split_whatever_the_order_of_rows(tracks, seed, protocol, random):
+    order = list(range(len(tracks)))
+    random.shuffle(order)
+    one = split_or_reason(tracks, protocol, seed, allow_leakage=True)
+    if one is None:
+        return
+    other = split_tracks(tracks.iloc[order], protocol, seed, allow_leakage=True)
+    assert other.sort_index().split.tolist() == one.split.tolist()
+    chunks = as_chunks(tracks, n=5)
+    shuffled = chunks.sample(frac=1, random_state=seed)
+    sides = split_chunks(chunks, one, seed).split
+    assert split_chunks(shuffled, other, seed).split.sort_index().tolist() == sides.tolist()
+
+
+@quick
+@given(corpora(), st.integers(0, 5))
+def test_chunk_straddles_and_is_refused_unless_asked_for(tracks, seed):
+    with pytest.raises(LeakageError, match="allow_leakage=True"):
+        split_tracks(tracks, "chunk", seed)
+    mixed = split_tracks(tracks, "chunk", seed, allow_leakage=True)
+    chunks = split_chunks(as_chunks(tracks), mixed, seed)
+    assert chunks.groupby("track_id").split.nunique().max() > 1
+    assert abs((chunks.split == "test").mean() - 0.15) < 1 / len(chunks)
+    with pytest.raises(LeakageError, match="chunks on more than one side"):
+        check_split(tracks.assign(split="mixed"), chunks, "track")
+    with pytest.warns(UserWarning, match="allowed leakage"):
+        check_split(mixed, chunks, "chunk", allow_leakage=True)
+    assert neighbour_share(chunks)["overlap_in_train"] > 0.8
+
+
+@settings(quick, max_examples=8)
+@given(corpora(), st.integers(0, 3), st.sampled_from(["track", "artist"]))
+def test_five_folds_test_each_track_once(tracks, seed, protocol):
+    folds = [split_or_reason(tracks, protocol, seed, fold=k) for k in range(N_FOLDS)]
+    if all(fold is not None for fold in folds):
+        tested = pd.concat([fold.track_id[fold.split == "test"] for fold in folds])
+        assert sorted(tested) == sorted(tracks.track_id)
+
+
+def test_seeds_give_different_test_sets():
+    tracks = gtzan_tracks()
+    for protocol in ("track", "artist"):
+        tests = [set(split_tracks(tracks, protocol, seed).query("split == 'test'").track_id) for seed in range(4)]
+        assert np.mean([len(a & b) / len(a) for a, b in pairwise(tests)]) < 0.35
+
+
+def test_splits_of_gtzan():
+    tracks = gtzan_tracks()
+    with pytest.warns(UserWarning, match="81 of 1000 tracks have no artist"):
+        by_artist = split_tracks(tracks, "artist")
+    assert abs((by_artist.split == "test").mean() - 0.15) < 0.02
+    assert by_artist.attrs["n_unnamed_artists"] == 81
+    filtered = split_tracks(tracks, "filtered")
+    assert filtered.split.value_counts().to_dict() == {"train": 443, "test": 290, "valid": 197, "": 70}
+    assert check_split(filtered, protocol="filtered").sum().to_dict() == {"train": 443, "valid": 197, "test": 290}
+    by_track = split_tracks(tracks, "track")
+    with pytest.raises(LeakageError, match="artists have tracks on more than one side"):
+        check_split(by_track, protocol="artist")
+
+
+def test_filtered_wants_gtzan():
+    tracks = gtzan_tracks()
+    renamed = tracks.assign(track_id=tracks.track_id.replace("blues.00000", "delta.00000"))
+    with pytest.raises(ValueError, match=r"1 of 1000 track_id are not on it: delta\.00000"):
+        split_tracks(renamed, "filtered")
+
+
+class TestFaultyTables:
+    tracks = pd.DataFrame({"track_id": [f"t{i:02d}" for i in range(40)], "genre": ["jazz", "pop"] * 20})
+
+    def fails(self, tracks, protocol, match, **options):
+        with pytest.raises((ValueError, TypeError), match=match):
+            split_tracks(tracks, protocol, **options)
+
+    def test_ids(self):
+        twice = self.tracks.assign(track_id=self.tracks.track_id.replace("t07", "t06"))
+        self.fails(twice, "track", r"not unique: t06 \(row 6\), t06 \(row 7\)")
+        self.fails(self.tracks.assign(track_id=self.tracks.track_id.where(self.tracks.index != 4)), "track", "in row 4")
+
+    def test_artists(self):
+        self.fails(self.tracks, "artist", "lacks the column artist")
+        self.fails(self.tracks.assign(artist=""), "artist", "no artist is named")
+        half = self.tracks.assign(artist=[f"a{i // 3}" if i < 20 else np.nan for i in range(40)])
+        with pytest.warns(UserWarning, match="20 of 40 tracks have no artist"):
+            result = split_tracks(half, "artist")
+        assert result.attrs["n_unnamed_artists"] == 20
+        two = self.tracks.assign(artist=[f"{genre} {i % 4}" for i, genre in enumerate(self.tracks.genre)])
+        self.fails(two, "artist", "genre 'jazz' has 2 artists; at least 3 are needed: t00, t02")
+        four = two.assign(artist=two.artist + (two.index // 20).astype(str))
+        self.fails(four, "artist", "has 4 artists; at least 5", fold=0)
+
+    def test_few_tracks(self):
+        few = self.tracks[(self.tracks.genre == "pop") | (self.tracks.index < 8)]
+        self.fails(few, "track", "genre 'jazz' has 4 tracks; at least 5 are needed: t00, t02, t04, t06", fold=1)
+        self.fails(few.iloc[4:], "track", "genre 'jazz' has 2 tracks; at least 3 are needed: t04, t06")
+        self.fails(self.tracks.head(0), "track", "empty")
+        self.fails({}, "track", "expected a pandas DataFrame")
+
+    def test_chunks_of_unknown_tracks(self):
+        side = split_tracks(self.tracks, "track")
+        with pytest.raises(ValueError, match="not in tracks: t39"):
+            split_chunks(as_chunks(self.tracks), side.iloc[:39])
+        with pytest.raises(ValueError, match="column split"):
+            split_chunks(as_chunks(self.tracks), self.tracks)
+
+
+def test_three_artists_a_genre_are_enough():
+    genre = np.repeat([f"g{i}" for i in range(10)], 9)
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(90)], "genre": genre})
+    tracks["artist"] = [f"a{i // 3}" for i in range(90)]
+    for seed in range(5):
+        sizes = check_split(split_tracks(tracks, "artist", seed), protocol="artist")
+        assert (sizes == 3).all(axis=None)
+
+
+def test_artist_groups_and_names_that_look_like_ids():
+    tracks = pd.DataFrame({"track_id": ["a", "b", "c", "d"], "artist": ["b", None, " B ", ""]})
+    groups, n_unnamed = artist_groups(tracks)
+    assert groups[0] == groups[2] and len(set(groups)) == 3 and n_unnamed == 2
+
+
+def test_replicas_on_two_sides_are_named():
+    tracks = split_tracks(TestFaultyTables.tracks, "track")
+    train, test = (tracks.track_id[tracks.split == side].iloc[0] for side in ("train", "test"))
+    inside = tracks.track_id[tracks.split == "train"].iloc[1]
+    replicas = pd.DataFrame({"track_id": [train, train, "gone"], "other_track_id": [inside, test, test]})
+    with pytest.raises(LeakageError, match=f"1 pairs of replicas lie on two sides: {train} = {test}"):
+        check_split(tracks, replicas=replicas)
+    with pytest.warns(UserWarning, match="1 pairs of replicas"):
+        check_split(tracks, replicas=replicas, allow_leakage=True)
+    check_split(tracks, replicas=replicas.head(1))
+
+
+def test_neighbour_share_against_a_plain_count():
+    rng = np.random.default_rng(0)
+    tracks = pd.DataFrame({"track_id": [f"t{i}" for i in range(8)], "genre": ["jazz", "pop"] * 4})
+    chunks = as_chunks(tracks, n=9).assign(split=rng.choice(SIDES, 72)).sample(frac=1, random_state=0)
+    features = rng.normal(size=(72, 5)) * [1, 10, 100, 1, 1]
+    train, test = (np.flatnonzero(chunks.split == side) for side in ("train", "test"))
+    scaled = (features - features[train].mean(axis=0)) / features[train].std(axis=0)
+    near = [train[np.argmin(((scaled[train] - scaled[i]) ** 2).sum(axis=1))] for i in test]
+    ids, start = chunks.track_id.to_numpy(), chunks.start_s.to_numpy()
+    share = neighbour_share(chunks, features)
+    assert share["nearest_same_track"] == pytest.approx(np.mean([ids[i] == ids[j] for i, j in zip(test, near)]))
+    beside = [ids[i] == ids[j] and abs(start[i] - start[j]) < 2.7 for i, j in zip(test, near)]
+    assert share["nearest_overlaps"] == pytest.approx(np.mean(beside))
+    overlap = [any(ids[i] == ids[j] and abs(start[i] - start[j]) < 2.7 for j in train) for i in test]
+    assert share["overlap_in_train"] == pytest.approx(np.mean(overlap))
+
+
+def test_chunk_features():
+    spectrograms = np.random.default_rng(0).normal(size=(4, 6, 10, 1)).astype("float32")
+    features = chunk_features(spectrograms)
+    assert features.shape == (4, 12)
+    np.testing.assert_allclose(features[1, 2], spectrograms[1, 2].mean(), rtol=1e-5)
+    np.testing.assert_allclose(features[1, 8], spectrograms[1, 2].std(), rtol=1e-5)
+    np.testing.assert_array_equal(features, chunk_features(spectrograms[..., 0]))
+
+
+def test_splitting_warns_of_nothing_else():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fold in (None, 2):
+            split_tracks(TestFaultyTables.tracks, "track", fold=fold)
+            split_tracks(TestFaultyTables.tracks.assign(artist=[f"a{i}" for i in range(40)]), "artist", fold=fold)
