@@ -493,6 +493,8 @@ def _run_point(job, stop=None):
     folder = Path(job["folder"])
     row = {"key": job["key"], "state": "failed", "seconds": 0.0, "cell": "", "error": "", "host": socket.gethostname()}
     stop = stop or _cluster_stop(job)
+    if not _unfinished(folder, job["name"], job["expected"]):
+        return {**row, "state": "skipped"}
     try:
         missing = [f"{name}={path}" for name, path in job["paths"].items() if not Path(path).exists()]
         if missing:
@@ -504,12 +506,12 @@ def _run_point(job, stop=None):
             if lock is None:
                 row["state"] = "busy"
             elif not _unfinished(folder, job["name"], job["expected"]):
-                row["state"] = "skipped"
+                row["state"] = "skipped"  # another call has just finished it
             else:
                 _clear(folder, job)
                 row.update(_run_in_process({**job, "lock": lock}, stop))
     except OSError as error:
-        row["error"] = f"{type(error).__name__}: {error}"
+        row.update(state="not started", error=f"{type(error).__name__}: {error}")
     return {**row, "seconds": round(time.monotonic() - started, 1)}
 
 # %% ../nbs/14_grid.ipynb #5963c7e1
@@ -603,7 +605,7 @@ def run_grid(grid, study, out, workers=None, client=None, threads=None, memory_g
     -------
     DataFrame
         One row a point: key, case, the grid's parameters, state ("finished", "skipped": it was finished before,
-        "failed", "not started": the disk was full), seconds, cell and error of a failed run, host, folder.
+        "failed", "not started": the disk is full or a path is missing), seconds, cell and error of a failed run, host, folder.
 
     Raises
     ------
@@ -687,17 +689,14 @@ def _run_here(jobs, at_once, progress):
 
     from tqdm import tqdm
 
-    halt, full = threading.Event(), ""
-    rows, waiting, running = [], list(jobs), {}
+    halt, rows, waiting, running = threading.Event(), [], list(jobs), {}
     bar = tqdm(total=len(jobs), desc=jobs[0]["grid"], unit="run", disable=not progress)
     with ThreadPoolExecutor(at_once) as pool, bar:
         try:
             while waiting or running:
-                while waiting and len(running) < at_once and not full:
+                while waiting and len(running) < at_once:
                     job = waiting.pop(0)
                     running[pool.submit(_run_point, job, halt.is_set)] = job
-                if not running:
-                    break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job, row = running.pop(future), future.result()
                     if row["state"] == "busy":
@@ -705,17 +704,11 @@ def _run_here(jobs, at_once, progress):
                         time.sleep(0.5 if len(waiting) <= at_once else 0)
                         continue
                     rows.append(row)
-                    full = full or (row["error"] if "No space left on device" in row["error"] else "")
                     bar.update()
                     bar.set_postfix(failed=sum(row["state"] == "failed" for row in rows))
         finally:
             halt.set()
-    return rows + [_not_started(job, full) for job in waiting]
-
-
-def _not_started(job, reason):
-    """The row of a job that was not begun."""
-    return {"key": job["key"], "state": "not started", "seconds": 0.0, "cell": "", "error": reason, "host": ""}
+    return rows
 
 
 def _list_failed(table):
@@ -723,10 +716,10 @@ def _list_failed(table):
     left = table[~table["state"].isin(["finished", "skipped"])]
     counts = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
     print(f"{len(table)} runs: {counts}")
-    for row in left[left["state"] != "not started"].itertuples():
+    for row in left[left["state"] == "failed"].itertuples():
         print(f"  {row.key}: {row.error[:300]}\n    {row.cell or 'see log.txt in its folder'}")
-    if (left["state"] == "not started").any():
-        print(f"  not started: {left['error'].iloc[-1]}")
+    for error in left.loc[left["state"] == "not started", "error"].unique():
+        print(f"  not started: {error}")
 
 # %% ../nbs/14_grid.ipynb #1554e304
 def _cluster_stop(job):
@@ -790,7 +783,8 @@ def _cluster_row(future, job):
     if future.status == "finished":
         return future.result()
     error = future.exception() if future.status == "error" else "the cluster lost the run"
-    return {**_not_started(job, f"{type(error).__name__}: {error}"), "state": "failed"}
+    return {"key": job["key"], "state": "failed", "seconds": math.nan, "cell": "", "host": "",
+            "error": f"{type(error).__name__}: {error}"}
 
 
 def _good_workers(jobs, client):

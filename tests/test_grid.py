@@ -1,0 +1,308 @@
+"""Grids under faults: kills, two grids in one folder, a full disk, hostile values, a cluster that loses a worker."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from genre_study.grid import grid_points, read_grid, read_runs, run_grid, run_state, study_parameters
+
+CELLS = ["# # Toy\n# counts slowly, as a training would",
+         'rate: float = 0.5\ntext: str = ""  # a = b: a comment with a second equals sign\nsteps: int = 4\nseed: int = 0\n'
+         'data: str = ""\nmode: str = ""\nrun_dir: str = "run"',
+         """
+import json, os, time
+from pathlib import Path
+run_dir = Path(run_dir)
+with open(run_dir / "pids.txt", "a") as file: file.write(f"{os.getpid()}\\n")
+if mode == "hog": hog = bytearray(600 << 20)
+if mode == "fill": (run_dir / "big").write_bytes(bytes(64 << 20))
+if mode == "die": os.kill(os.getpid(), 9)
+threads = os.environ["OMP_NUM_THREADS"]""",
+         """
+done = run_dir / "steps.txt"                 # continues where it was, as training does
+start = int(done.read_text() or 0) if done.exists() else 0
+for step in range(start, steps):
+    time.sleep(0.1)
+    Path(f"{done}.part").write_text(str(step + 1))
+    os.replace(f"{done}.part", done)
+if mode == "slow": time.sleep(600)""",
+         """
+metrics = {"song": {"accuracy": rate / (seed + 1), "accuracy_ci95": [0.0, 1.0]}, "threads": threads, "steps": steps,
+           "parameters": {"rate": rate, "text": text, "steps": steps, "seed": seed, "data": data, "mode": mode}}
+Path(run_dir / "metrics.part").write_text(json.dumps(metrics))
+os.replace(run_dir / "metrics.part", run_dir / "metrics.json")""",
+         'assert mode != "late", "an error after the metrics are written"']
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study notebook that takes about a second and does what `mode` says."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    notebook.cells[1].metadata["tags"] = ["parameters"]
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "python3"}
+    nbformat.write(notebook, tmp_path / "toy.ipynb")
+    return tmp_path / "toy.ipynb"
+
+
+def kernels(out):
+    """Process numbers of all kernels that a folder of runs has seen."""
+    return {int(line) for path in Path(out).glob("*/pids.txt") for line in path.read_text().split()}
+
+
+def wait_until(condition, seconds=20):
+    """Whether something comes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return condition()
+
+
+def alive(pids):
+    """The processes that still run."""
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def start_grid(study, out, grid, workers=2):
+    """run_grid in a process of its own; it prints the table of states."""
+    code = ("import json, sys; from genre_study.grid import run_grid; s, o, g, w = json.loads(sys.argv[1]); "
+            "print(json.dumps(run_grid(g, s, o, workers=w, progress=False)[['key', 'state', 'error']].values.tolist()))")
+    return subprocess.Popen([sys.executable, "-c", code, json.dumps([str(study), str(out), grid, workers])],
+                            stdout=subprocess.PIPE, text=True, cwd=study.parent)
+
+
+def metrics_of(out):
+    """Key to metrics of each run folder."""
+    return {path.parent.name: json.loads(path.read_text()) for path in Path(out).glob("*/metrics.json")}
+
+
+def test_papermill_would_lose_a_parameter_that_the_grid_sees(study):
+    from papermill import inspect_notebook
+    assert "text" not in inspect_notebook(str(study))
+    assert study_parameters(study) == {"rate": 0.5, "text": "", "steps": 4, "seed": 0, "data": "", "mode": "",
+                                       "run_dir": "run"}
+
+
+HOSTILE = ['"; import os; os.abort() #', "'''\nraise SystemExit\n'''", "\\\"\n\\", "{rate.__class__}", "é\u2028 \x00 ✓",
+           "__import__('os').abort()", "$(touch x) `touch x`", "<script>alert(1)</script>"]
+
+
+def test_hostile_text_arrives_as_text(study, tmp_path):
+    out = tmp_path / "a {rate} folder"  # papermill would fill the braces in
+    table = run_grid({"base": {"steps": 0}, "cross": {"text": HOSTILE[::2] + ["".join(HOSTILE)]}}, study, out, workers=2,
+                     progress=False)
+    assert table["state"].tolist() == ["finished"] * 5, table["error"].tolist()
+    assert sorted(read_runs(out)["text"]) == sorted(HOSTILE[::2] + ["".join(HOSTILE)])
+    assert not (tmp_path / "x").exists()
+
+
+def test_states_of_runs(study, tmp_path):
+    out = tmp_path / "runs"
+    grid = {"base": {"steps": 1}, "cases": {"good": {"seed": 3}, "late": {"mode": "late"}, "died": {"mode": "die"},
+                                            "hog": {"mode": "hog"}}}
+    table = run_grid(grid, study, out, workers=2, memory_gb=0.5, progress=False).set_index("case")
+    assert table["state"].to_dict() == {"good": "finished", "late": "failed", "died": "failed", "hog": "failed"}
+    assert "an error after the metrics are written" in table.loc["late", "error"]
+    assert "In [7]: assert mode" in table.loc["late", "cell"]
+    assert "GiB, more than its bound of 0.50 GiB" in table.loc["hog", "error"]
+    assert "Kernel died" in table.loc["died", "error"]
+    assert (Path(table.loc["late", "folder"]) / "metrics.json").exists(), "this run must look finished to a careless eye"
+    assert read_runs(out)["seed"].tolist() == [3]
+    assert read_runs(out)["threads"].tolist() == [str(max(1, len(os.sched_getaffinity(0)) // 2))]
+    executed = (Path(table.loc["good", "folder"]) / "toy.ipynb").read_text()
+    assert json.loads(executed)["metadata"]["papermill"]["output_path"] == "toy.ipynb"
+    assert "mode == 'slow'" not in (Path(table.loc["good", "folder"]) / "log.txt").read_text()
+
+
+def test_results_of_other_parameters_are_moved_aside(study, tmp_path):
+    out = tmp_path / "runs"
+    folder = Path(run_grid({"base": {"steps": 0}}, study, out, progress=False)["folder"][0])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["parameters"]["rate"] = 0.25
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "made with rate=0.25, not with 0.5" in run_state(folder, study, {"steps": 0})
+    assert run_grid({"base": {"steps": 0}}, study, out, progress=False)["state"].tolist() == ["finished"]
+    assert len(list((out / "superseded").glob("*/metrics.json"))) == 1
+    assert len(read_runs(out)) == 1
+
+
+def test_a_study_that_ignores_its_parameters_is_found_out(study, tmp_path):
+    notebook = nbformat.read(study, 4)
+    notebook.cells[2].source = "rate = 0.1\n" + notebook.cells[2].source
+    nbformat.write(notebook, study)
+    table = run_grid({"base": {"steps": 0}}, study, tmp_path / "runs", progress=False)
+    assert "ran to its end, but metrics.json was made with rate=0.1, not with 0.5" in table["error"][0]
+
+
+def check_kills(study, tmp_path, kills, runs, steps):
+    """SIGKILL a grid at random moments; after any number of them the results are those of an undisturbed grid."""
+    grid, chance = {"base": {"steps": steps}, "seeds": list(range(runs))}, random.Random(0)
+    rows = json.loads(start_grid(study, tmp_path / "calm", grid).communicate()[0])
+    assert {state for _, state, _ in rows} == {"finished"}, rows
+    killed = rounds = 0
+    while killed < kills:
+        out, rounds, finished = tmp_path / f"killed{rounds}", rounds + 1, False
+        while killed < kills and not finished:
+            process = start_grid(study, out, grid)
+            try:
+                finished = process.wait(chance.uniform(0.5, 6)) == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed += 1
+                check_leftovers(study, out)
+        rows = json.loads(start_grid(study, out, grid).communicate(timeout=300)[0])
+        assert {state for _, state, _ in rows} <= {"finished", "skipped"}, rows
+        assert metrics_of(out) == metrics_of(tmp_path / "calm")
+        names = {path.name for path in out.glob("*/*")}
+        assert names == {".lock", "log.txt", "metrics.json", "pids.txt", "run.json", "steps.txt", "toy.ipynb"}
+
+
+def check_leftovers(study, out):
+    """After a kill no kernel lives on, and what looks finished is."""
+    assert wait_until(lambda: not alive(kernels(out)), 5), "a kernel outlived its grid"
+    for folder in (path.parent for path in Path(out).glob("*/run.json")):
+        if not run_state(folder, study):
+            cells = nbformat.read(folder / "toy.ipynb", 4).cells
+            assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+def test_killed_grid_ends_with_the_same_results(study, tmp_path):
+    check_kills(study, tmp_path, kills=2, runs=3, steps=10)
+
+
+@pytest.mark.torture
+def test_grid_killed_a_hundred_times(study, tmp_path):
+    check_kills(study, tmp_path, kills=100, runs=12, steps=60)
+
+
+def test_interrupt_ends_all_and_keeps_what_is_finished(study, tmp_path):
+    out = tmp_path / "runs"
+    process = start_grid(study, out, {"base": {"steps": 0}, "cases": {"quick": {}, "a": {"mode": "slow"},
+                                                                      "b": {"mode": "slow", "seed": 1}}})
+    assert wait_until(lambda: len(kernels(out)) == 3 and len(metrics_of(out)) == 1, 40)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) != 0
+    assert wait_until(lambda: not alive(kernels(out)), 3)
+    assert len(read_runs(out)) == 1
+    assert not [path for path in out.glob("*/toy.ipynb") if path.parent.name != read_runs(out)["key"][0]]
+
+
+def test_killed_run_is_listed_and_its_kernel_dies(study, tmp_path):
+    out = tmp_path / "runs"
+    process = start_grid(study, out, {"base": {"steps": 0, "mode": "slow"}}, workers=1)
+    assert wait_until(lambda: kernels(out), 20)
+    worker = psutil.Process(next(iter(kernels(out)))).parent()
+    worker.kill()
+    (row,) = json.loads(process.communicate(timeout=20)[0])
+    assert row[1] == "failed" and "killed by signal 9" in row[2]
+    assert wait_until(lambda: not alive(kernels(out)), 4)
+
+
+def test_two_grids_share_a_folder(study, tmp_path):
+    out, grid = tmp_path / "runs", {"base": {"steps": 5}, "seeds": [0, 1, 2, 3]}
+    both = [start_grid(study, out, grid, workers=1) for _ in range(2)]
+    tables = [json.loads(process.communicate(timeout=120)[0]) for process in both]
+    assert all(state in ("finished", "skipped") for table in tables for _, state, _ in table), tables
+    assert sum(state == "finished" for table in tables for _, state, _ in table) == 4, "each run was done by one of them"
+    assert all(len(path.read_text().split()) == 1 for path in out.glob("*/pids.txt"))
+    assert len(read_runs(out)) == 4
+
+
+def test_full_disk_is_named_and_the_next_call_continues(study, tmp_path):
+    out = tmp_path / "small"
+    out.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", out],
+                                           capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system here")
+    try:
+        grid = {"base": {"steps": 0}, "cases": {"first": {}, "fills": {"mode": "fill"}, "third": {"seed": 1}}}
+        table = run_grid(grid, study, out, min_free_gb=0.001, progress=False).set_index("case")
+        assert table["state"].to_dict() == {"first": "finished", "fills": "failed", "third": "not started"}
+        assert "No space left on device" in table.loc["third", "error"]
+        assert len(read_runs(out)) == 1
+        for path in out.glob("*/big"):
+            path.unlink()
+        early = run_grid(grid, study, out, min_free_gb=1, progress=False).set_index("case")
+        assert early["state"].to_dict() == {"first": "skipped", "fills": "not started", "third": "not started"}
+        assert "GiB free, a run needs 1.0 GiB" in early.loc["third", "error"]
+        del grid["cases"]["fills"]
+        assert run_grid(grid, study, out, min_free_gb=0.001, progress=False)["state"].tolist() == ["skipped", "finished"]
+    finally:
+        subprocess.run(["umount", "-l", out], check=True)
+
+
+# ---------------------------------------------------------------- a cluster on loopback
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two workers, each its own process, on loopback."""
+    pytest.importorskip("distributed", reason="dask is not installed (pip install genre_study[dask])")
+    from distributed import Client
+    place = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    address_file = tmp_path / "scheduler.json"
+    started = [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+                                 "--no-dashboard", "--scheduler-file", str(address_file)], **place)]
+    assert wait_until(address_file.exists, 30)
+    for number in range(2):
+        started.append(subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(address_file), "--nthreads", "1",
+             "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path), "--name", f"worker{number}"], **place))
+    client = Client(scheduler_file=str(address_file), timeout=30)
+    client.wait_for_workers(2, timeout=60)
+    yield client, started[1:]
+    client.close()
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_loses_a_worker_and_no_run(study, tmp_path, cluster):
+    import threading
+    client, workers = cluster
+    out = tmp_path / "runs"
+
+    def kill():
+        wait_until(lambda: len(kernels(out)) >= 2, 60)
+        workers[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    table = run_grid({"base": {"steps": 15}, "seeds": [0, 1, 2, 3]}, study, out, client=client, progress=False)
+    killer.join()
+    assert workers[0].wait() == -9
+    assert table["state"].isin(["finished", "skipped"]).all(), table[["key", "state", "error"]]
+    assert len(read_runs(out)) == 4
+    assert len(kernels(out)) == 5, "four runs, and one begun twice"
+
+
+def test_a_cluster_without_the_corpus_is_told_so(study, tmp_path, cluster, monkeypatch):
+    client, _ = cluster
+    corpus = tmp_path / "corpus" / "gtzan"
+    corpus.mkdir(parents=True)
+    from genre_study import grid as module
+    monkeypatch.setattr(module.os.path, "exists", lambda path: True)  # here it exists; the workers look for themselves
+    corpus.rmdir()
+    with pytest.raises(FileNotFoundError, match=r"no worker of the cluster sees what the runs need: tcp://.* has no .*gtzan"):
+        run_grid({"base": {"data": str(corpus)}}, study, tmp_path / "runs", client=client, progress=False)
+
+
+# ---------------------------------------------------------------- the grids that are shipped
+
+SHIPPED = sorted((Path(__file__).parent.parent / "nbs" / "studies" / "grids").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_grid_fits_the_study(root, path):
+    points = grid_points(path, root / "nbs" / "studies" / "reproduce.ipynb")
+    assert read_grid(path)["question"].endswith("?")
+    assert len(points) >= 2 and points["key"].is_unique
