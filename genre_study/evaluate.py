@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "split", "artist")
+NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "true_genre", "split", "artist")
 SUM_TOLERANCE = 1e-3  # how far from 1 the probabilities of a row may sum
 
 
@@ -39,7 +39,7 @@ def predict_chunks(model, store, chunks, genres, scaling="track", batch_size=256
     scaling : str
         The scaling that the model was trained with, see `read_chunks`.
     batch_size : int
-        Chunks that are in memory at a time.
+        Chunks that are predicted at a time.
 
     Returns
     -------
@@ -49,21 +49,22 @@ def predict_chunks(model, store, chunks, genres, scaling="track", batch_size=256
     Raises
     ------
     ValueError
-        If there are no chunks, or the model has another number of outputs than there are genres.
+        If there are no chunks, or their shape or the number of genres is not the model's.
     """
-    from genre_study.feed import read_chunks
+    from genre_study.feed import ChunkReader, one_length
 
-    genres, n = list(genres), len(chunks)
-    if n == 0:
-        raise ValueError("chunks is empty; expected one row a chunk")
+    genres, n, n_frames = list(genres), len(chunks), one_length(chunks)
     if model.output_shape[-1] != len(genres):
-        raise ValueError(f"the model has {model.output_shape[-1]} outputs, but {len(genres)} genres are given: {_some(genres)}")
-    parts = []
-    for start in range(0, n, batch_size):
-        batch = read_chunks(store, chunks.iloc[start : start + batch_size], scaling=scaling)
-        short = batch_size - len(batch) if start else 0  # a full last batch spares a compilation for its odd size
-        batch = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
-        parts.append(np.asarray(model.predict_on_batch(batch))[: len(batch) - short])
+        raise ValueError(f"the model has {model.output_shape[-1]} outputs for {len(genres)} genres: {_some(genres)}")
+    reader, parts = ChunkReader(store, scaling, memory_mb=256), []
+    ids, starts = chunks["track_id"].tolist(), chunks["start_frame"].tolist()
+    for first in range(0, n, batch_size):
+        batch = reader.read(ids[first : first + batch_size], starts[first : first + batch_size], n_frames)
+        if first == 0 and tuple(model.input_shape[1:]) != batch.shape[1:]:
+            raise ValueError(f"the model takes {tuple(model.input_shape[1:])}; the chunks have {batch.shape[1:]}")
+        full = np.zeros((min(n, batch_size), *batch.shape[1:]), "float32")  # one shape: compiled once
+        full[: len(batch)] = batch
+        parts.append(np.asarray(model.predict_on_batch(full))[: len(batch)])
     table = pd.DataFrame(np.concatenate(parts), columns=genres)
     for place, name in enumerate(("track_id", "start_s")):
         table.insert(place, name, chunks[name].to_numpy())
@@ -76,7 +77,7 @@ def check_predictions(predictions, tracks, genres):
     Parameters
     ----------
     predictions : pandas.DataFrame
-        `track_id`, perhaps `start_s`, and one column a genre with probabilities in [0, 1] that sum to 1 over the genres.
+        `track_id`, perhaps `start_s`, and one column a genre: probabilities in [0, 1] that sum to 1 in each row.
     tracks : pandas.DataFrame
         `track_id` and `genre`, one row a track; more tracks than were predicted are no error.
     genres : sequence of str
@@ -85,7 +86,7 @@ def check_predictions(predictions, tracks, genres):
     Raises
     ------
     ValueError
-        If a column is missing, a probability is NaN or outside [0, 1], a row doesn't sum to 1 (to 0.001), a row is there
+        If a column is missing, a probability is NaN or outside [0, 1], a row doesn't sum to 1 (to 0.001) or is there
         twice, a track is unknown, or its genre is not among `genres`.
     """
     genres = list(genres)
@@ -106,7 +107,8 @@ def check_predictions(predictions, tracks, genres):
     used = tracks[tracks.track_id.isin(predictions.track_id)]
     strange = used[~used.genre.isin(genres)]
     if len(strange):
-        raise ValueError(f"genre {_some(strange.genre.unique())} of {_some(strange.track_id)} is not one of {_some(genres, 12)}")
+        whose = f"{_some(strange.genre.unique())} of {_some(strange.track_id)}"
+        raise ValueError(f"genre {whose} is not one of {_some(genres, 12)}")
 
 
 def _check_rows(predictions, genres):
@@ -114,7 +116,7 @@ def _check_rows(predictions, genres):
     twice = predictions[predictions.duplicated(key)]
     if len(twice):
         rows = twice[key].astype(str).agg(" at ".join, axis=1)
-        raise ValueError(f"rows that are there twice: {_some(rows)}; for song vectors see song_vectors")
+        raise ValueError(f"rows that are there twice: {_some(rows)}; song_vectors makes one row a track")
     values = predictions[genres].to_numpy(dtype=float)
     for what, wrong in (
         ("is NaN", np.isnan(values).any(axis=1)),
@@ -216,7 +218,8 @@ def _warn_of_missing(predictions, tracks):
     sides = set(tracks["split"][done]) - {"mixed"}
     left = tracks.track_id[tracks["split"].isin(sides) & ~done]
     if len(left):
-        warnings.warn(f"{len(left)} tracks of {' and '.join(sorted(sides))} have no prediction: {_some(left)}", stacklevel=4)
+        where = " and ".join(sorted(sides))
+        warnings.warn(f"{len(left)} tracks of {where} have no prediction: {_some(left)}", stacklevel=4)
 
 
 def _unit_counts(truth, predicted, unit, n_genres):
@@ -258,7 +261,7 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     -------
     dict
         Plain numbers and lists, ready for JSON: n (rows), n_tracks, accuracy, accuracy_ci95 [low, high], macro_f1,
-        macro_f1_ci95, top3, per_genre {genre: {precision, recall, f1, n}}, confusion (list of rows; rows are true genres,
+        macro_f1_ci95, top3, per_genre {genre: {precision, recall, f1, n}}, confusion (rows are true genres,
         columns predicted ones). With artists: n_artists, accuracy_ci95_artists. Precision of a genre that was never
         predicted is 0.
 
@@ -272,9 +275,12 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     truth, probability, where = _with_truth(predictions, tracks, genres)
     predicted, labels = probability.argmax(axis=1), np.arange(len(genres))
     counts = _unit_counts(truth, predicted, where, len(genres))
-    interval = lambda statistic, groups=None: list(bootstrap_interval(counts, statistic, groups, n_resamples, seed=seed))
+
+    def interval(statistic, groups=None):
+        return list(bootstrap_interval(counts, statistic, groups, n_resamples, seed=seed))
+
     score = metrics.precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
-    per_genre = [dict(zip(("precision", "recall", "f1"), map(float, row[:3]))) | {"n": int(row[3])} for row in zip(*score)]
+    per_genre = [{"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)} for p, r, f, n in zip(*score)]
     result = {
         "n": len(truth),
         "n_tracks": len(counts),
@@ -347,7 +353,10 @@ def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
     other = _with_truth(second, tracks, genres)[1].argmax(axis=1) == truth
     gain = other.astype(int) - right.astype(int)
     counts = np.column_stack([gain, np.ones(len(gain))])
-    interval = lambda group=None: list(bootstrap_interval(counts, lambda c: c[:, 0] / c[:, 1], group, n_resamples, seed=seed))
+
+    def interval(group=None):
+        return list(bootstrap_interval(counts, lambda c: c[:, 0] / c[:, 1], group, n_resamples, seed=seed))
+
     lost, won = int((gain < 0).sum()), int((gain > 0).sum())
     result = {
         "n": len(gain),
@@ -469,5 +478,8 @@ def fit_temperature(predictions, tracks, genres):
     from scipy.optimize import minimize_scalar
 
     check_predictions(predictions, tracks, genres)
-    loss = lambda log_t: negative_log_likelihood(apply_temperature(predictions, np.exp(log_t), genres), tracks, genres)
+
+    def loss(log_temperature):
+        return negative_log_likelihood(apply_temperature(predictions, np.exp(log_temperature), genres), tracks, genres)
+
     return float(np.exp(minimize_scalar(loss, bounds=np.log([0.05, 20.0]), method="bounded").x))

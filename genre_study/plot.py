@@ -23,9 +23,17 @@ def _new_axes(rows, columns, width, height, **options):
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    look = {"axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK}
+    look = {
+        "axes.edgecolor": GREY,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+    }
     with sns.axes_style("ticks"), plt.rc_context(look):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options
+        )
     plt.close(figure)
     return figure, axes
 
@@ -66,22 +74,22 @@ def plot_curves(history, measures=("accuracy", "loss")):
     best = history.loc[history["val_accuracy"].idxmax()] if "val_accuracy" in history else history.iloc[-1]
     figure, axes = _new_axes(1, len(measures), 4.4 * len(measures), 3.3)
     for ax, name in zip(axes.flat, measures):
-        long = history.rename(columns={name: "train", f"val_{name}": "valid"}).melt("epoch", ["train", "valid"], "side", name)
-        sns.lineplot(long, x="epoch", y=name, style="side", hue="side", palette=[GREY, INK], dashes=[(3, 1.5), ""], ax=ax)
-        _mark_best(ax, best["epoch"], best[f"val_{name}"])
+        long = history.rename(columns={name: "train", f"val_{name}": "valid"}).melt(
+            "epoch", ["train", "valid"], "side", name
+        )
+        sns.lineplot(
+            long, x="epoch", y=name, style="side", hue="side", palette=[GREY, INK], dashes=[(3, 1.5), ""], ax=ax
+        )
+        ax.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        ax.plot(
+            best["epoch"], best[f"val_{name}"], "o", color=INK, markerfacecolor="white", markeredgewidth=1.6, zorder=5
+        )
+        ax.set_title(f"best epoch {best['epoch']:.0f}: {best[f'val_{name}']:.3f}", fontsize=9, loc="left", color=INK)
         ax.legend(title=None, frameon=False)
         _whole_numbers(ax.xaxis)
         ax.set(ylabel=name, ylim=(0, 1) if name == "accuracy" else (0, None))
     sns.despine(figure)
     return figure
-
-
-def _mark_best(ax, epoch, value):
-    "A dot on valid's curve, and the epoch and value beside it."
-    ax.axvline(epoch, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-    ax.plot(epoch, value, "o", color=INK, markersize=6, markerfacecolor="white", markeredgewidth=1.6, zorder=5)
-    ax.annotate(f"epoch {epoch:.0f}: {value:.3f}", (epoch, value), xytext=(0, -16), textcoords="offset points",
-                ha="right" if epoch > np.mean(ax.get_xlim()) else "left", fontsize=9)
 
 
 def _whole_numbers(axis):
@@ -111,13 +119,30 @@ def plot_confusion(confusion, genres, normalise=False, ax=None):
 
     counts = np.asarray(confusion)
     if counts.shape != (len(genres), len(genres)) or (counts < 0).any():
-        raise ValueError(f"confusion has shape {counts.shape} for {len(genres)} genres; expected counts, a row and a column each")
+        raise ValueError(
+            f"confusion has shape {counts.shape} for {len(genres)} genres; expected a row and a column each"
+        )
     rows = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shown = 100 * counts / rows if normalise else counts
+    shown, top = (100 * counts / rows, 100) if normalise else (counts, rows.max())
     size = 1.6 + 0.45 * len(genres)
     figure, ax = _axes(ax, size + 0.6, size)
-    sns.heatmap(shown, annot=True, fmt=".0f", cmap=LIGHT_TO_DARK, vmin=0, vmax=100 if normalise else rows.max(), square=True,
-                cbar=False, linewidths=0.6, linecolor="#dddddd", xticklabels=genres, yticklabels=genres, ax=ax)
+    sns.heatmap(
+        shown,
+        annot=True,
+        fmt=".0f",
+        cmap=LIGHT_TO_DARK,
+        vmin=0,
+        vmax=top,
+        square=True,
+        cbar=False,
+        linewidths=0.6,
+        linecolor="#dddddd",
+        xticklabels=genres,
+        yticklabels=genres,
+        ax=ax,
+    )
+    for text, part in zip(ax.texts, (shown / top).flat):
+        text.set_color("white" if part > 0.6 else INK if part > 0 else "#b5b5b5")
     ax.tick_params(length=0)
     ax.tick_params(axis="y", rotation=0)
     ax.set_xticks(ax.get_xticks(), genres, rotation=40, ha="right", rotation_mode="anchor")
@@ -125,7 +150,7 @@ def plot_confusion(confusion, genres, normalise=False, ax=None):
     return figure
 
 # %% ../nbs/11_plot.ipynb #72d015e6
-def plot_spectrogram(frames, spec, start_s=0.0, unit="dB", ax=None):
+def plot_spectrogram(frames, spec, start_s=0.0, unit="dB", range_db=80.0, ax=None):
     """Mel spectrogram with seconds and Hz on its axes.
 
     Parameters
@@ -138,6 +163,8 @@ def plot_spectrogram(frames, spec, start_s=0.0, unit="dB", ax=None):
         Time of the first frame.
     unit : str
         What the values are, for the colour bar.
+    range_db : float
+        With unit 'dB', what is this far or farther below the loudest point is shown white.
     ax : matplotlib.axes.Axes, optional
 
     Returns
@@ -149,8 +176,15 @@ def plot_spectrogram(frames, spec, start_s=0.0, unit="dB", ax=None):
         raise ValueError(f"frames has shape {frames.shape}; expected (n_frames, {spec.n_mels}), a row a frame")
     figure, ax = _axes(ax, 7.0, 3.0)
     end_s = start_s + len(frames) / spec.frames_per_second
-    image = ax.imshow(frames.T, origin="lower", aspect="auto", cmap="rocket_r", interpolation="nearest",
-                      extent=(start_s, end_s, -0.5, spec.n_mels - 0.5))
+    image = ax.imshow(
+        frames.T,
+        origin="lower",
+        aspect="auto",
+        cmap="rocket_r",
+        interpolation="nearest",
+        extent=(start_s, end_s, -0.5, spec.n_mels - 0.5),
+        vmin=frames.max() - range_db if unit == "dB" else None,
+    )
     _hz_ticks(ax.yaxis, spec)
     ax.set(xlabel="time (s)", ylabel="frequency (Hz)")
     figure.colorbar(image, ax=ax, label=unit, pad=0.01)
@@ -163,8 +197,14 @@ def _hz_ticks(axis, spec):
 
     fmax_hz = spec.fmax_hz or spec.sample_rate / 2
     low, high = (float(hz_to_mel(hz, spec.mel_scale)) for hz in (spec.fmin_hz, fmax_hz))
-    place = lambda hz: (float(hz_to_mel(hz, spec.mel_scale)) - low) / (high - low) * (spec.n_mels + 1) - 1
-    ticks = {hz: place(hz) for hz in (125, 250, 500, 1000, 2000, 4000, 8000, 16000) if spec.fmin_hz < hz < fmax_hz}
+
+    def place(hz):
+        return (float(hz_to_mel(hz, spec.mel_scale)) - low) / (high - low) * (spec.n_mels + 1) - 1
+
+    ticks = {}
+    for hz in (16000, 8000, 4000, 2000, 1000, 500, 250, 125):
+        if spec.fmin_hz < hz < fmax_hz and place(hz) < min(ticks.values(), default=np.inf) - spec.n_mels / 18:
+            ticks[hz] = place(hz)  # a tick too close to the one above is left out
     axis.set_ticks(list(ticks.values()), [f"{hz:,}" for hz in ticks])
 
 # %% ../nbs/11_plot.ipynb #4231c5cb
@@ -185,7 +225,7 @@ def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
     -------
     matplotlib.figure.Figure
     """
-    if not len(chunks) or ("track_id" in chunks and chunks["track_id"].nunique() > 1):
+    if not len(chunks) or ("track_id" in chunks and len(set(chunks["track_id"])) > 1):
         raise ValueError(f"chunks has {len(chunks)} rows; expected the chunks of one track")
     starts = np.sort(chunks["start_s"].to_numpy(dtype=float))
     sides = chunks.sort_values("start_s")["split"] if "split" in chunks else ["train"] * len(chunks)
@@ -199,9 +239,15 @@ def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
         row = 1 + i % n_rows
         ax.broken_barh([(start, seconds)], (row - 0.4, 0.8), **SIDE_LOOK[side], linewidth=0.8)
         colour = "white" if side == "test" else INK
-        ax.text(start + seconds / 2, row, str(i + 1), ha="center", va="center", fontsize=8, color=colour)
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if side == "valid" else None
+        ax.text(start + seconds / 2, row, str(i + 1), ha="center", va="center", fontsize=8, color=colour, bbox=behind)
     _side_legend(ax, sides if "split" in chunks else [])
-    ax.set(xlabel="time (s)", xlim=(-0.2, max(duration_s, starts[-1] + seconds) + 0.2), ylim=(n_rows + 0.6, -0.6), yticks=[])
+    ax.set(
+        xlabel="time (s)",
+        xlim=(-0.2, max(duration_s, starts[-1] + seconds) + 0.2),
+        ylim=(n_rows + 0.6, -0.6),
+        yticks=[],
+    )
     ax.spines[["left", "right", "top"]].set_visible(False)
     return figure
 
@@ -254,15 +300,37 @@ def plot_intervals(results, label="run", value="accuracy", group=None, chance=No
         shift = 0.0 if name is None else 0.36 * (k - (len(groups) - 1) / 2)
         y = [labels.index(row) + shift for row in part[label]]
         reach = np.abs(np.vstack([part[value] - part["low"], part["high"] - part[value]]))
-        ax.errorbar(part[value], y, xerr=reach, fmt="osD^"[k % 4], color=[INK, GREY][k % 2], capsize=2.5, markersize=6,
-                    markerfacecolor="white" if k % 2 else INK, linewidth=1.4, label=name)
+        ax.errorbar(
+            part[value],
+            y,
+            xerr=reach,
+            fmt="osD^"[k % 4],
+            color=[INK, GREY][k % 2],
+            capsize=2.5,
+            markersize=6,
+            markerfacecolor="white" if k % 2 else INK,
+            linewidth=1.4,
+            label=name,
+        )
         for x, at in zip(part["high"], y):
-            ax.annotate(f"{part[value].iloc[y.index(at)]:.3f}", (x, at), (6, 0), textcoords="offset points", va="center", fontsize=8)
+            ax.annotate(
+                f"{part[value].iloc[y.index(at)]:.3f}",
+                (x, at),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
     if chance is not None:
         ax.axvline(chance, color=GREY, linestyle=":", linewidth=1, label="chance")
     if group or chance is not None:
         ax.figure.legend(loc="outside upper right", ncols=4, frameon=False)
-    ax.set(xlabel=f"{value} with 95% interval", yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
+    ax.set(
+        xlabel=f"{value} with 95% interval",
+        yticks=range(len(labels)),
+        yticklabels=labels,
+        ylim=(len(labels) - 0.4, -0.6),
+    )
     ax.set_xlim(right=ax.get_xlim()[1] + 0.08 * np.ptp(ax.get_xlim()))
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
@@ -289,8 +357,7 @@ def plot_reliability(curves):
     for k, (name, curve) in enumerate(curves.items()):
         look = {"color": [INK, GREY, BLUE, RED][k % 4], "linestyle": ["-", "--", "-.", ":"][k % 4]}
         ax.plot(curve.confidence, curve.accuracy, marker="osD^"[k % 4], markersize=5, label=name or None, **look)
-        edges = np.append(curve.low, curve.high.iloc[-1:])
-        below.stairs(*_filled_bins(curve, edges), **look)
+        below.stairs(*_filled_bins(curve), **look)
     ax.set(ylabel="share right", ylim=(-0.02, 1.02), xlim=(0, 1))
     below.set(xlabel="probability of the predicted genre", ylabel="songs", ylim=(0, None))
     if any(curves):
@@ -300,7 +367,7 @@ def plot_reliability(curves):
     return figure
 
 
-def _filled_bins(curve, edges):
+def _filled_bins(curve):
     "Counts and edges for every bin, empty ones between the others included."
     width = float((curve.high - curve.low).iloc[0])
     edges = np.linspace(0, 1, round(1 / width) + 1)
@@ -325,7 +392,7 @@ def plot_timeline(predictions, genres, seconds=3.0, title=None):
     -------
     matplotlib.figure.Figure
     """
-    if not len(predictions) or ("track_id" in predictions and predictions["track_id"].nunique() > 1):
+    if not len(predictions) or ("track_id" in predictions and len(set(predictions["track_id"])) > 1):
         raise ValueError(f"predictions has {len(predictions)} rows; expected the chunks of one song")
     ordered = predictions.sort_values("start_s")
     song = ordered[list(genres)].mean().sort_values(ascending=False, kind="stable")
@@ -336,11 +403,19 @@ def plot_timeline(predictions, genres, seconds=3.0, title=None):
     ax, beside = axes[0]
     for column, middle in zip(values.T, centre):  # one column of cells a chunk, so that gaps in time stay gaps
         cells = (middle - step / 2, middle + step / 2)
-        image = ax.pcolormesh(cells, np.arange(len(song) + 1) - 0.5, column[:, None], cmap=LIGHT_TO_DARK, vmin=0, vmax=1)
+        image = ax.pcolormesh(
+            cells, np.arange(len(song) + 1) - 0.5, column[:, None], cmap=LIGHT_TO_DARK, vmin=0, vmax=1
+        )
     top = values.argmax(axis=0)
     light = values.max(axis=0) > 0.6
     ax.scatter(centre, top, s=9, c=np.where(light, "white", INK))
-    ax.set(xlabel="time (s)", yticks=range(len(song)), yticklabels=song.index, title=title, xlim=(starts[0], starts[-1] + seconds))
+    ax.set(
+        xlabel="time (s)",
+        yticks=range(len(song)),
+        yticklabels=song.index,
+        title=title,
+        xlim=(starts[0], starts[-1] + seconds),
+    )
     ax.invert_yaxis()
     beside.barh(range(len(song)), song, color="#555555", height=0.7)
     beside.set(xlabel="song vector", xlim=(0, 1))
