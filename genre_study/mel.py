@@ -166,19 +166,19 @@ def mel_filters(spec):
     return weights
 
 # %% ../nbs/03_mel.ipynb #329cf19b
-_BATCH = 64  # frames taken through all steps at once: small enough for the processor's cache
+_BATCH = 256  # frames taken through all steps at once: a few megabytes, which stay in the cache
 
 
 @lru_cache(maxsize=32)
 def _band_groups(spec):
-    """The filter bank in groups of 16 bands: (bands, bins, weights) with only the bins a group needs.
+    """The filter bank in groups of 8 bands: (bands, bins, weights) with only the bins a group needs.
 
     The spectrum is kept as it comes, real and imaginary parts in turn, so each bin's weight appears twice.
     """
     weights = mel_filters(spec)
     groups = []
-    for first in range(0, spec.n_mels, 16):
-        part = weights[first:first + 16]
+    for first in range(0, spec.n_mels, 8):
+        part = weights[first:first + 8]
         used = np.flatnonzero(part.any(axis=0))
         low, high = (used[0], used[-1] + 1) if len(used) else (0, 1)
         twice = np.ascontiguousarray(np.repeat(part[:, low:high], 2, axis=1).T)
@@ -234,7 +234,7 @@ def mel_blocks(blocks, spec=MelSpec()):
     Yields
     ------
     numpy.ndarray
-        `(n_mels, n)` float32 with n <= 64; side by side they equal `mel_spectrogram` of the whole waveform, bit for
+        `(n_mels, n)` float32 with n <= 256; side by side they equal `mel_spectrogram` of the whole waveform, bit for
         bit, however the waveform was cut.
 
     Raises
@@ -326,7 +326,9 @@ SILENCE_DB = -100.0  # the lowest value of a log-mel spectrogram
 
 def power_to_db(power):
     """Power in dB, never under -100: `10 log10(max(power, 1e-10))`, float32, in the shape of `power`."""
-    return np.log10(np.maximum(power, np.float32(1e-10), dtype=np.float32)) * np.float32(10)
+    with np.errstate(divide="ignore"):  # the logarithm of 0 is -inf, and -100 dB after that
+        decibels = np.log(power, dtype=np.float32) * np.float32(10 / math.log(10))  # log10 takes 3 times as long
+    return np.maximum(decibels, SILENCE_DB, out=decibels)
 
 
 def log_mel(waveform, spec=MelSpec()):
