@@ -138,14 +138,14 @@ def _load_yaml(path):
 # %% ../nbs/14_grid.ipynb #6bbd68a4
 def _checked(name, value, defaults, where):
     """A parameter's value in the type of the study's default, or a ValueError that says what is wrong."""
-    if name not in defaults:
-        close = ", ".join(sorted(defaults))
-        raise ValueError(f"{where}: the study has no parameter {name!r}; it has {close}")
+    name, dot, option = str(name).partition(".")
+    if name not in defaults or (dot and not isinstance(defaults[name], dict)):
+        raise ValueError(f"{where}: the study has no parameter {name + dot + option!r}; it has {', '.join(defaults)}")
     if name == "run_dir":
         raise ValueError(f"{where}: run_dir is chosen for each run by run_grid, leave it out")
     if isinstance(value, np.generic):
         value = value.item()
-    default = defaults[name]
+    default = None if dot else defaults[name]
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -163,6 +163,25 @@ def _plain(value):
     if isinstance(value, dict):
         return all(isinstance(key, str) and _plain(item) for key, item in value.items())
     return value is None or isinstance(value, (bool, int, float, str))
+
+# %% ../nbs/14_grid.ipynb #4fe80918
+def _merged(*parts):
+    """Parameters put together, the later ones winning; "options.dropout" sets one entry of the dict "options"."""
+    merged = {}
+    for name, value in (item for part in parts for item in part.items()):
+        name, dot, option = name.partition(".")
+        entries = {option: value} if dot else value
+        merged[name] = {**(merged.get(name) or {}), **entries} if isinstance(entries, dict) else value
+    return merged
+
+
+def _entries(parameters):
+    """Parameters with every dict taken apart: {"options": {"dropout": 0.2}} gives {"options.dropout": 0.2}."""
+    apart = {}
+    for name, value in parameters.items():
+        apart.update({f"{name}.{option}": entry for option, entry in value.items()} if isinstance(value, dict)
+                     else {name: value})
+    return apart
 
 # %% ../nbs/14_grid.ipynb #b6b40219
 def run_key(given, defaults):
@@ -207,10 +226,10 @@ def grid_points(grid, study):
     Returns
     -------
     DataFrame
-        One row a run: key, case (a name, or "" for a point of the product), seed, one column for each parameter that
-        the grid sets anywhere (the study's default where this point leaves it), and `given` (dict: the parameters
-        that are passed to the study). All points of the first seed come first, so a grid that is cut short has seen
-        every point once.
+        One row a run: key, case (a name, or "" for a point of the product), one column for each parameter that the
+        grid sets anywhere (the study's default where this point leaves it; dicts taken apart), and `given` (dict: the
+        parameters that are passed to the study). All points of the first seed come first, so a grid that is
+        cut short has seen every point once.
 
     Raises
     ------
@@ -225,7 +244,7 @@ def grid_points(grid, study):
     if not points:
         raise ValueError(f"grid {grid['name']!r} is empty: its lists or leave_out leave no point")
     seeds = [{"seed": _checked("seed", seed, defaults, "seeds")} for seed in grid["seeds"]]
-    rows = [{"case": case, "given": {**given, **seed}} for seed in seeds or [{}] for case, given in points]
+    rows = [{"case": case, "given": _merged(given, seed)} for seed in seeds or [{}] for case, given in points]
     seen = {}
     for row in rows:
         row["key"] = run_key(row["given"], defaults)
@@ -233,10 +252,12 @@ def grid_points(grid, study):
         if other is not row:
             raise ValueError(f"grid {grid['name']!r} asks twice for run {row['key']!r}: {other['given']} and "
                              f"{row['given']}. Take one out (a value listed twice, or a case equal to a point)")
-    named = [name for name in defaults if any(name in row["given"] for row in rows)]
-    return pd.DataFrame([{"key": row["key"], "case": row["case"],
-                          **{name: row["given"].get(name, defaults[name]) for name in named}, "given": row["given"]}
-                         for row in rows])
+    order = list(defaults)
+    named = sorted({name for row in rows for name in _entries(row["given"])},
+                   key=lambda name: (order.index(name.split(".")[0]), name))
+    apart = [{**_entries(defaults), **_entries(row["given"])} for row in rows]
+    return pd.DataFrame([{"key": row["key"], "case": row["case"], **{name: values.get(name) for name in named},
+                          "given": row["given"]} for row, values in zip(rows, apart, strict=True)])
 
 # %% ../nbs/14_grid.ipynb #61f9f5f2
 def _crossed(grid, defaults):
@@ -251,9 +272,9 @@ def _crossed(grid, defaults):
     conditions = [_condition(condition, defaults) for condition in grid["leave_out"]]
     for values in itertools.product(*lists) if lists or not grid["cases"] else ():
         point = dict(zip(grid["cross"], values, strict=True))
-        full = {**defaults, **base, **point}
-        if not any(all(full[name] in allowed for name, allowed in condition.items()) for condition in conditions):
-            yield "", {**base, **point}
+        full = _entries(_merged(defaults, base, point))
+        if not any(all(full.get(name) in allowed for name, allowed in condition.items()) for condition in conditions):
+            yield "", _merged(base, point)
 
 
 def _cases(grid, defaults):
@@ -263,7 +284,7 @@ def _cases(grid, defaults):
         if not isinstance(values, dict | None):
             raise ValueError(f"cases: {case} is {values!r}, expected parameters with their values ({{}} for the base)")
         checked = {name: _checked(name, value, defaults, f"case {case!r}") for name, value in (values or {}).items()}
-        yield str(case), {**base, **checked}
+        yield str(case), _merged(base, checked)
 
 
 def _condition(condition, defaults):
@@ -528,16 +549,19 @@ def _refuse_full_disk(folder, min_free_gb):
 
 
 def _clear(folder, job):
-    """Make a run folder ready: results made with other parameters are moved aside, never deleted."""
-    if _unfinished(folder, job["name"], job["expected"]).startswith("metrics.json was made with"):
+    """Make a run folder ready: what other parameters left is moved aside; an unfinished run is continued."""
+    before = _read_json(folder / "run.json") or {}
+    other = _unfinished(folder, job["name"], job["expected"]).startswith("metrics.json was made with")
+    if other or before.get("run_dir", job["folder"]) != job["folder"]:
         aside = folder.parent / "superseded" / f"{folder.name}-{time.time_ns()}"
         aside.mkdir(parents=True)
         for path in folder.iterdir():
             if path.name != ".lock":
                 shutil.move(path, aside / path.name)
-    for leftover in [folder / f"{job['name']}.ipynb", *folder.glob("run.json.part-*")]:
-        leftover.unlink(missing_ok=True)
-    _write_json(folder / "run.json", {name: job[name] for name in ("key", "name", "study_sha256", "given")})
+    for unfinished in [folder / f"{job['name']}.ipynb", folder / "metrics.json", *folder.glob("run.json.part-*")]:
+        unfinished.unlink(missing_ok=True)
+    run = {name: job[name] for name in ("key", "name", "study_sha256", "given")}
+    _write_json(folder / "run.json", {**run, "run_dir": job["folder"]})
 
 
 def _run_in_process(job, stop):
@@ -605,7 +629,8 @@ def run_grid(grid, study, out, workers=None, client=None, threads=None, memory_g
     -------
     DataFrame
         One row a point: key, case, the grid's parameters, state ("finished", "skipped": it was finished before,
-        "failed", "not started": the disk is full or a path is missing), seconds, cell and error of a failed run, host, folder.
+        "failed", "not started": the disk is full or a path is missing), seconds, cell and error of a failed run,
+        host, folder.
 
     Raises
     ------
@@ -834,9 +859,9 @@ def read_runs(out):
     -------
     DataFrame
         One row a finished run: key, notebook (path of the executed one within `out`), study_sha256 (of the study's
-        code), every parameter, and every number of metrics.json, named by its place ("song.accuracy",
-        "seconds.train"). Intervals are two columns ("song.accuracy_low", "song.accuracy_high"). Lists, per-genre
-        tables and versions stay in the run's own metrics.json. No rows where nothing is finished.
+        code), every parameter (dicts taken apart), and every number of metrics.json, named by its place
+        ("song.accuracy", "seconds.training"). Intervals are two columns ("song.accuracy_low", "song.accuracy_high").
+        Lists, per-genre tables and versions stay in the run's own metrics.json. No rows where nothing is finished.
 
     Examples
     --------
@@ -847,7 +872,7 @@ def read_runs(out):
         run, metrics = _read_json(path), _read_json(path.parent / "metrics.json")
         if run and metrics and not _unfinished(path.parent, run["name"], run["given"]):
             rows.append({"key": run["key"], "notebook": f"{run['key']}/{run['name']}.ipynb",
-                         "study_sha256": run["study_sha256"], **metrics["parameters"], **_flat(metrics)})
+                         "study_sha256": run["study_sha256"], **_entries(metrics["parameters"]), **_flat(metrics)})
     return pd.DataFrame(rows, columns=None if rows else ["key", "notebook", "study_sha256"])
 
 

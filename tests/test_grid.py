@@ -15,8 +15,8 @@ import pytest
 from genre_study.grid import grid_points, read_grid, read_runs, run_grid, run_state, study_parameters
 
 CELLS = ["# # Toy\n# counts slowly, as a training would",
-         'rate: float = 0.5\ntext: str = ""  # a = b: a comment with a second equals sign\nsteps: int = 4\nseed: int = 0\n'
-         'data: str = ""\nmode: str = ""\nrun_dir: str = "run"',
+         'rate: float = 0.5\ntext: str = ""  # a = b: a comment with a second equals sign\nsteps: int = 4\n'
+         'seed: int = 0\ndata: str = ""\nmode: str = ""\nrun_dir: str = "run"',
          """
 import json, os, time
 from pathlib import Path
@@ -75,7 +75,8 @@ def alive(pids):
 def start_grid(study, out, grid, workers=2):
     """run_grid in a process of its own; it prints the table of states."""
     code = ("import json, sys; from genre_study.grid import run_grid; s, o, g, w = json.loads(sys.argv[1]); "
-            "print(json.dumps(run_grid(g, s, o, workers=w, progress=False)[['key', 'state', 'error']].values.tolist()))")
+            "table = run_grid(g, s, o, workers=w, progress=False); "
+            "print(json.dumps(table[['key', 'state', 'error']].to_numpy().tolist()))")
     return subprocess.Popen([sys.executable, "-c", code, json.dumps([str(study), str(out), grid, workers])],
                             stdout=subprocess.PIPE, text=True, cwd=study.parent)
 
@@ -92,16 +93,16 @@ def test_papermill_would_lose_a_parameter_that_the_grid_sees(study):
                                        "run_dir": "run"}
 
 
-HOSTILE = ['"; import os; os.abort() #', "'''\nraise SystemExit\n'''", "\\\"\n\\", "{rate.__class__}", "é\u2028 \x00 ✓",
+HOSTILE = ['"; import os; os.abort() #', "'''\nraise SystemExit\n'''", "\\\"\n\\", "{rate.__class__}", "é\u2028 \x00",
            "__import__('os').abort()", "$(touch x) `touch x`", "<script>alert(1)</script>"]
 
 
 def test_hostile_text_arrives_as_text(study, tmp_path):
     out = tmp_path / "a {rate} folder"  # papermill would fill the braces in
-    table = run_grid({"base": {"steps": 0}, "cross": {"text": HOSTILE[::2] + ["".join(HOSTILE)]}}, study, out, workers=2,
-                     progress=False)
-    assert table["state"].tolist() == ["finished"] * 5, table["error"].tolist()
-    assert sorted(read_runs(out)["text"]) == sorted(HOSTILE[::2] + ["".join(HOSTILE)])
+    texts = [*HOSTILE[:2], "".join(HOSTILE)]
+    table = run_grid({"base": {"steps": 0}, "cross": {"text": texts}}, study, out, workers=2, progress=False)
+    assert table["state"].tolist() == ["finished"] * 3, table["error"].tolist()
+    assert sorted(read_runs(out)["text"]) == sorted(texts)
     assert not (tmp_path / "x").exists()
 
 
@@ -115,7 +116,7 @@ def test_states_of_runs(study, tmp_path):
     assert "In [7]: assert mode" in table.loc["late", "cell"]
     assert "GiB, more than its bound of 0.50 GiB" in table.loc["hog", "error"]
     assert "Kernel died" in table.loc["died", "error"]
-    assert (Path(table.loc["late", "folder"]) / "metrics.json").exists(), "this run must look finished to a careless eye"
+    assert (Path(table.loc["late", "folder"]) / "metrics.json").exists(), "it must look finished to a careless eye"
     assert read_runs(out)["seed"].tolist() == [3]
     assert read_runs(out)["threads"].tolist() == [str(max(1, len(os.sched_getaffinity(0)) // 2))]
     executed = (Path(table.loc["good", "folder"]) / "toy.ipynb").read_text()
@@ -169,7 +170,7 @@ def check_kills(study, tmp_path, kills, runs, steps):
 
 def check_leftovers(study, out):
     """After a kill no kernel lives on, and what looks finished is."""
-    assert wait_until(lambda: not alive(kernels(out)), 5), "a kernel outlived its grid"
+    assert wait_until(lambda: not alive(kernels(out)), 10), "a kernel outlived its grid"
     for folder in (path.parent for path in Path(out).glob("*/run.json")):
         if not run_state(folder, study):
             cells = nbformat.read(folder / "toy.ipynb", 4).cells
@@ -189,23 +190,23 @@ def test_interrupt_ends_all_and_keeps_what_is_finished(study, tmp_path):
     out = tmp_path / "runs"
     process = start_grid(study, out, {"base": {"steps": 0}, "cases": {"quick": {}, "a": {"mode": "slow"},
                                                                       "b": {"mode": "slow", "seed": 1}}})
-    assert wait_until(lambda: len(kernels(out)) == 3 and len(metrics_of(out)) == 1, 40)
+    assert wait_until(lambda: len(kernels(out)) == 3 and len(metrics_of(out)) == 1, 90)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) != 0
-    assert wait_until(lambda: not alive(kernels(out)), 3)
+    assert process.wait(60) != 0
+    assert wait_until(lambda: not alive(kernels(out)), 10)
     assert len(read_runs(out)) == 1
-    assert not [path for path in out.glob("*/toy.ipynb") if path.parent.name != read_runs(out)["key"][0]]
+    assert [path.parent.name for path in out.glob("*/toy.ipynb")] == read_runs(out)["key"].tolist()
 
 
 def test_killed_run_is_listed_and_its_kernel_dies(study, tmp_path):
     out = tmp_path / "runs"
     process = start_grid(study, out, {"base": {"steps": 0, "mode": "slow"}}, workers=1)
-    assert wait_until(lambda: kernels(out), 20)
+    assert wait_until(lambda: kernels(out), 60)
     worker = psutil.Process(next(iter(kernels(out)))).parent()
     worker.kill()
-    (row,) = json.loads(process.communicate(timeout=20)[0])
+    (row,) = json.loads(process.communicate(timeout=60)[0])
     assert row[1] == "failed" and "killed by signal 9" in row[2]
-    assert wait_until(lambda: not alive(kernels(out)), 4)
+    assert wait_until(lambda: not alive(kernels(out)), 10)
 
 
 def test_two_grids_share_a_folder(study, tmp_path):
@@ -213,7 +214,7 @@ def test_two_grids_share_a_folder(study, tmp_path):
     both = [start_grid(study, out, grid, workers=1) for _ in range(2)]
     tables = [json.loads(process.communicate(timeout=120)[0]) for process in both]
     assert all(state in ("finished", "skipped") for table in tables for _, state, _ in table), tables
-    assert sum(state == "finished" for table in tables for _, state, _ in table) == 4, "each run was done by one of them"
+    assert sum(state == "finished" for table in tables for _, state, _ in table) == 4, "one of them did each run"
     assert all(len(path.read_text().split()) == 1 for path in out.glob("*/pids.txt"))
     assert len(read_runs(out)) == 4
 
@@ -233,10 +234,11 @@ def test_full_disk_is_named_and_the_next_call_continues(study, tmp_path):
         for path in out.glob("*/big"):
             path.unlink()
         early = run_grid(grid, study, out, min_free_gb=1, progress=False).set_index("case")
-        assert early["state"].to_dict() == {"first": "skipped", "fills": "not started", "third": "not started"}
+        assert early["state"].tolist() == ["skipped", "not started", "not started"]
         assert "GiB free, a run needs 1.0 GiB" in early.loc["third", "error"]
         del grid["cases"]["fills"]
-        assert run_grid(grid, study, out, min_free_gb=0.001, progress=False)["state"].tolist() == ["skipped", "finished"]
+        last = run_grid(grid, study, out, min_free_gb=0.001, progress=False)
+        assert last["state"].tolist() == ["skipped", "finished"]
     finally:
         subprocess.run(["umount", "-l", out], check=True)
 
@@ -250,13 +252,14 @@ def cluster(tmp_path):
     from distributed import Client
     place = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     address_file = tmp_path / "scheduler.json"
-    started = [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+    dask = [sys.executable, "-m"]
+    started = [subprocess.Popen([*dask, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
                                  "--no-dashboard", "--scheduler-file", str(address_file)], **place)]
     assert wait_until(address_file.exists, 30)
     for number in range(2):
         started.append(subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(address_file), "--nthreads", "1",
-             "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path), "--name", f"worker{number}"], **place))
+            [*dask, "distributed.cli.dask_worker", "--scheduler-file", str(address_file), "--nthreads", "1", "--no-nanny",
+             "--no-dashboard", "--local-directory", str(tmp_path), "--name", f"worker{number}"], **place))
     client = Client(scheduler_file=str(address_file), timeout=30)
     client.wait_for_workers(2, timeout=60)
     yield client, started[1:]
@@ -292,7 +295,7 @@ def test_a_cluster_without_the_corpus_is_told_so(study, tmp_path, cluster, monke
     from genre_study import grid as module
     monkeypatch.setattr(module.os.path, "exists", lambda path: True)  # here it exists; the workers look for themselves
     corpus.rmdir()
-    with pytest.raises(FileNotFoundError, match=r"no worker of the cluster sees what the runs need: tcp://.* has no .*gtzan"):
+    with pytest.raises(FileNotFoundError, match=r"no worker of the cluster sees .*: tcp://.* has no .*gtzan"):
         run_grid({"base": {"data": str(corpus)}}, study, tmp_path / "runs", client=client, progress=False)
 
 
