@@ -1,0 +1,283 @@
+"""Metrics and intervals against computations made another way, faulty predictions, and a real Keras model."""
+
+from math import comb
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from genre_study.evaluate import (
+    apply_temperature,
+    bootstrap_interval,
+    check_predictions,
+    compare_runs,
+    evaluate,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    predict_chunks,
+    reliability_curve,
+    song_vectors,
+)
+
+GENRES = ["blues", "jazz", "metal", "pop"]
+quick = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def made_up(n_tracks=80, n_chunks=5, skill=1.5, seed=0, n_artists=30):
+    "Tracks and chunk predictions whose logits lean to the true genre by `skill`."
+    rng = np.random.default_rng(seed)
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(n_tracks)], "genre": rng.choice(GENRES, n_tracks)})
+    tracks["artist"] = [f"a{k}" for k in rng.integers(n_artists, size=n_tracks)]
+    right = tracks.genre.to_numpy()[:, None] == np.array(GENRES)
+    logits = np.repeat(skill * right + rng.normal(size=right.shape), n_chunks, axis=0)
+    logits = logits + rng.normal(size=logits.shape)
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    chunks = pd.DataFrame(probability, columns=GENRES)
+    chunks.insert(0, "track_id", np.repeat(tracks.track_id.to_numpy(), n_chunks))
+    chunks.insert(1, "start_s", np.tile(np.arange(n_chunks) * 1.5, n_tracks))
+    return tracks, chunks
+
+
+@quick
+@given(st.integers(0, 10_000), st.integers(12, 60))
+def test_metrics_against_plain_counting(seed, n_tracks):
+    tracks, chunks = made_up(n_tracks, seed=seed)
+    songs = song_vectors(chunks).sample(frac=1, random_state=seed)
+    result = evaluate(songs, tracks, GENRES, n_resamples=50)
+    truth = tracks.set_index("track_id").genre.reindex(songs.track_id).to_numpy()
+    guess = [max(GENRES, key=lambda genre: row[genre]) for row in songs.to_dict("records")]
+    table = [[sum(t == a and g == b for t, g in zip(truth, guess)) for b in GENRES] for a in GENRES]
+    assert result["confusion"] == table
+    assert result["accuracy"] == pytest.approx(sum(table[i][i] for i in range(4)) / n_tracks)
+    f1 = []
+    for i, genre in enumerate(GENRES):
+        row, column = sum(table[i]), sum(line[i] for line in table)
+        each = result["per_genre"][genre]
+        assert each["n"] == row
+        assert each["recall"] == pytest.approx(table[i][i] / row if row else 0)
+        assert each["precision"] == pytest.approx(table[i][i] / column if column else 0)
+        f1.append(2 * table[i][i] / (row + column) if row + column else 0)
+    assert result["macro_f1"] == pytest.approx(np.mean(f1))
+    ranks = [sorted(GENRES, key=lambda genre: -row[genre]).index(t) for row, t in zip(songs.to_dict("records"), truth)]
+    assert result["top3"] == pytest.approx(np.mean(np.array(ranks) < 3))
+
+
+def test_confusion_is_not_swapped():
+    tracks = pd.DataFrame({"track_id": list("abcdef"), "genre": ["jazz"] * 4 + ["pop"] * 2})
+    said = ["pop", "pop", "pop", "jazz", "pop", "pop"]  # three jazz tracks are taken for pop, no pop track for jazz
+    songs = pd.DataFrame({"track_id": list("abcdef"), **{g: [float(s == g) for s in said] for g in ("jazz", "pop")}})
+    result = evaluate(songs, tracks, ["jazz", "pop"])
+    assert result["confusion"] == [[1, 3], [0, 2]]
+    assert result["per_genre"]["jazz"] == {"precision": 1.0, "recall": 0.25, "f1": 0.4, "n": 4}
+
+
+def test_song_vector_is_the_mean_of_the_chunks():
+    tracks, chunks = made_up(seed=3)
+    uneven = chunks.drop(index=[0, 1, 2, 7])  # two chunks of t000, four of t001
+    table = uneven.sample(frac=1, random_state=0).assign(split="test", true_genre="pop")
+    songs = song_vectors(table).set_index("track_id")
+    np.testing.assert_allclose(songs.loc["t000"], chunks.loc[3:4, GENRES].mean(), rtol=1e-12)
+    check_predictions(songs.reset_index(), tracks, GENRES)
+
+
+@pytest.mark.parametrize("by", ["track", "artist"])
+def test_interval_of_chunk_accuracy_against_a_loop(by):
+    tracks, chunks = made_up(seed=1)
+    result = evaluate(chunks, tracks, GENRES)
+    truth = chunks.track_id.map(tracks.set_index("track_id").genre)
+    right = (chunks[GENRES].idxmax(axis=1) == truth).to_numpy()
+    unit = chunks.track_id if by == "track" else chunks.track_id.map(tracks.set_index("track_id").artist)
+    parts = [right[unit == name] for name in unit.unique()]
+    rng = np.random.default_rng(9)
+    drawn = [np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))]).mean() for _ in range(3000)]
+    key = "accuracy_ci95" if by == "track" else "accuracy_ci95_artists"
+    np.testing.assert_allclose(result[key], np.quantile(drawn, [0.025, 0.975]), atol=0.012)
+
+
+def test_interval_against_scipy():
+    tracks, chunks = made_up(200, seed=2)
+    result = evaluate(song_vectors(chunks), tracks, GENRES)
+    guess = song_vectors(chunks)[GENRES].idxmax(axis=1)
+    right = (guess == tracks.genre).to_numpy()
+    peer = stats.bootstrap((right,), np.mean, method="percentile", n_resamples=5000, rng=0).confidence_interval
+    np.testing.assert_allclose(result["accuracy_ci95"], peer, atol=0.012)
+    wilson = stats.binomtest(int(right.sum()), 200).proportion_ci(method="wilson")
+    np.testing.assert_allclose(result["accuracy_ci95"], wilson, atol=0.015)
+
+
+def test_macro_f1_interval_against_scipy():
+    from sklearn.metrics import f1_score
+
+    tracks, chunks = made_up(120, seed=4)
+    songs = song_vectors(chunks)
+    truth, guess = tracks.genre.to_numpy(), songs[GENRES].idxmax(axis=1).to_numpy()
+
+    def statistic(index):
+        index = index.astype(int)
+        return f1_score(truth[index], guess[index], labels=GENRES, average="macro", zero_division=0)
+
+    peer = stats.bootstrap(
+        (np.arange(120),), statistic, vectorized=False, method="percentile", n_resamples=600, rng=0
+    ).confidence_interval
+    np.testing.assert_allclose(evaluate(songs, tracks, GENRES)["macro_f1_ci95"], peer, atol=0.025)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng, inside = np.random.default_rng(0), 0
+    for trial in range(200):
+        right = rng.random(150) < 0.7
+        low, high = bootstrap_interval(right[:, None], lambda c: c[:, 0] / 150, n_resamples=400, seed=trial)
+        inside += low <= 0.7 <= high
+    assert 0.89 <= inside / 200 <= 0.99
+
+
+def test_interval_over_artists_is_wider_where_artists_agree():
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(100)], "genre": "jazz"})
+    tracks["artist"] = [f"a{i // 10}" for i in range(100)]
+    right = np.repeat([1, 1, 0, 1, 0, 1, 1, 0, 1, 1], 10).astype(float)
+    songs = tracks[["track_id"]].assign(jazz=0.2 + 0.6 * right, pop=0.8 - 0.6 * right)
+    result = evaluate(songs, tracks, ["jazz", "pop"])
+    width = {key: np.ptp(result[key]) for key in ("accuracy_ci95", "accuracy_ci95_artists")}
+    assert result["n_artists"] == 10 and width["accuracy_ci95_artists"] > 2 * width["accuracy_ci95"]
+
+
+def test_comparison_against_scipy_and_the_binomial_sum():
+    tracks, first = made_up(150, skill=1.0, seed=5)
+    second = made_up(150, skill=1.6, seed=5)[1]
+    songs = song_vectors(first), song_vectors(second)
+    result = compare_runs(songs[0], songs[1].sample(frac=1, random_state=1), tracks, GENRES)
+    a, b = ((table[GENRES].idxmax(axis=1) == tracks.genre).to_numpy() for table in songs)
+    assert result["difference"] == pytest.approx(b.mean() - a.mean())
+    lost, won = (a & ~b).sum(), (b & ~a).sum()
+    assert (result["only_first_right"], result["only_second_right"]) == (lost, won)
+    tail = sum(comb(int(lost + won), k) for k in range(min(lost, won) + 1)) / 2.0 ** (lost + won)
+    assert result["mcnemar_p"] == pytest.approx(min(1.0, 2 * tail))
+    peer = stats.bootstrap(
+        (b.astype(float), a.astype(float)),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        paired=True, method="percentile", n_resamples=5000, rng=0,
+    ).confidence_interval
+    np.testing.assert_allclose(result["difference_ci95"], peer, atol=0.015)
+
+
+def test_comparison_refuses_what_cannot_be_paired():
+    tracks, chunks = made_up()
+    songs = song_vectors(chunks)
+    with pytest.raises(ValueError, match="2 tracks were predicted by one run only: t000, t001"):
+        compare_runs(songs.iloc[2:], songs, tracks, GENRES)
+    with pytest.raises(ValueError, match="first has a row a chunk"):
+        compare_runs(chunks, songs, tracks, GENRES)
+    same = compare_runs(songs, songs, tracks, GENRES)
+    assert same["difference_ci95"] == [0.0, 0.0] and same["mcnemar_p"] == 1.0
+
+
+@pytest.mark.parametrize("fault, match", [
+    (lambda p: p.assign(pop=p["pop"].where(p.index != 3)), "1 of 400 rows: is NaN; the first is t000"),
+    (lambda p: p.assign(pop=p["pop"] * 0.5), "of 400 rows: don't sum to 1"),
+    (lambda p: p.assign(pop=p["pop"] - 2, jazz=p["jazz"] + 2), r"is outside \[0, 1\]"),
+    (lambda p: p.drop(columns="metal"), "missing columns: metal"),
+    (lambda p: pd.concat([p, p.iloc[[7]]]), "there twice: t001 at 3.0"),
+    (lambda p: p.drop(columns="start_s"), "there twice: t000"),
+    (lambda p: p.head(0), "predictions is empty"),
+    (lambda p: p.assign(track_id=p.track_id.replace("t004", "x")), "not in tracks: x"),
+])
+def test_faulty_predictions_are_named(fault, match):
+    tracks, chunks = made_up()
+    for use in (evaluate, reliability_curve, fit_temperature):
+        with pytest.raises(ValueError, match=match):
+            use(fault(chunks), tracks, GENRES)
+
+
+def test_faulty_tracks_are_named():
+    tracks, chunks = made_up()
+    with pytest.raises(ValueError, match="genre polka of"):
+        evaluate(chunks, tracks.assign(genre=tracks.genre.replace("pop", "polka")), GENRES)
+    with pytest.raises(ValueError, match="not unique in tracks: t000"):
+        evaluate(chunks, pd.concat([tracks, tracks.head(1)]), GENRES)
+    with pytest.raises(ValueError, match="expected sorted names"):
+        evaluate(chunks, tracks, GENRES[::-1])
+
+
+def test_a_track_without_prediction_is_reported():
+    tracks, chunks = made_up()
+    sides = tracks.assign(split=["test"] * 60 + ["train"] * 20)
+    tested = chunks[chunks.track_id < "t059"]
+    with pytest.warns(UserWarning, match="1 tracks of test have no prediction: t059"):
+        evaluate(tested, sides, GENRES)
+
+
+def test_metrics_are_ready_for_json():
+    import json
+
+    tracks, chunks = made_up()
+    result = evaluate(chunks, tracks, GENRES)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert evaluate(chunks, tracks, GENRES) == result  # the seed decides the interval
+    assert "n_artists" not in evaluate(chunks, tracks.drop(columns="artist"), GENRES)
+
+
+def test_calibration_error_by_hand():
+    tracks = pd.DataFrame({"track_id": list("abcd"), "genre": ["jazz", "jazz", "pop", "pop"]})
+    songs = pd.DataFrame({"track_id": list("abcd"), "jazz": [0.95, 0.91, 0.62, 0.38], "pop": [0.05, 0.09, 0.38, 0.62]})
+    curve = reliability_curve(songs, tracks, ["jazz", "pop"])
+    assert curve.n.tolist() == [2, 2] and curve.accuracy.tolist() == [0.5, 1.0]
+    expected = 0.5 * abs(0.62 - 0.5) + 0.5 * abs(0.93 - 1.0)
+    assert expected_calibration_error(songs, tracks, ["jazz", "pop"]) == pytest.approx(expected)
+
+
+def test_temperature_puts_a_network_right_that_is_too_sure():
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet(np.ones(4), size=4000)  # says exactly how sure it may be
+    truth = [rng.choice(GENRES, p=p) for p in probability]
+    tracks = pd.DataFrame({"track_id": [f"t{i:04d}" for i in range(4000)], "genre": truth})
+    honest = tracks[["track_id"]].assign(**dict(zip(GENRES, probability.T)))
+    too_sure = apply_temperature(honest, 1 / 3, GENRES)
+    assert fit_temperature(honest, tracks, GENRES) == pytest.approx(1.0, abs=0.08)
+    temperature = fit_temperature(too_sure, tracks, GENRES)
+    assert temperature == pytest.approx(3.0, abs=0.25)
+    cured = apply_temperature(too_sure, temperature, GENRES)
+    assert expected_calibration_error(too_sure, tracks, GENRES) > 0.15
+    assert expected_calibration_error(cured, tracks, GENRES) < 0.03
+    assert negative_log_likelihood(cured, tracks, GENRES) < negative_log_likelihood(too_sure, tracks, GENRES)
+    before, after = (evaluate(table, tracks, GENRES, n_resamples=20)["accuracy"] for table in (too_sure, cured))
+    assert before == after
+
+
+def test_certain_predictions_have_no_infinite_loss():
+    tracks = pd.DataFrame({"track_id": ["a", "b"], "genre": ["jazz", "pop"]})
+    songs = pd.DataFrame({"track_id": ["a", "b"], "jazz": [1.0, 1.0], "pop": [0.0, 0.0]})
+    assert np.isfinite(negative_log_likelihood(songs, tracks, ["jazz", "pop"]))
+    assert np.isfinite(fit_temperature(songs, tracks, ["jazz", "pop"]))
+
+
+class Tracks:
+    "Spectrograms of a few tracks in memory."
+
+    unit, silence = "db", -100.0
+
+    def frames(self, track_id):
+        rng = np.random.default_rng(int(track_id[1:]))
+        return rng.normal(-40, 10, size=(300, 16)).astype("float16")
+
+
+def test_predict_chunks_with_a_keras_model():
+    keras = pytest.importorskip("keras")
+    from genre_study.feed import read_chunks
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.AveragePooling2D((16, 13)), keras.layers.Flatten(), keras.layers.Dense(4, "softmax")]
+    model = keras.Sequential([keras.Input((16, 130, 1)), *layers])
+    chunks = pd.DataFrame({"track_id": [f"t{i % 5}" for i in range(23)], "start_frame": np.arange(23) * 7})
+    chunks = chunks.assign(start_s=chunks.start_frame * 512 / 22050, n_frames=130)
+    table = predict_chunks(model, Tracks(), chunks, GENRES, batch_size=8)
+    assert table.track_id.tolist() == chunks.track_id.tolist() and list(table)[2:] == GENRES
+    whole = model.predict(read_chunks(Tracks(), chunks), verbose=0)
+    np.testing.assert_allclose(table[GENRES], whole, atol=1e-5)
+    with pytest.raises(ValueError, match="no chunk"):
+        predict_chunks(model, Tracks(), chunks.head(0), GENRES)
+    with pytest.raises(ValueError, match="4 outputs for 3 genres"):
+        predict_chunks(model, Tracks(), chunks, GENRES[:3])

@@ -1,0 +1,153 @@
+"""Pictures hold the numbers they were given, survive odd input, and are the same file every time."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genre_study import plot
+from genre_study.mel import MelSpec
+
+GENRES = ["blues", "jazz", "metal", "pop"]
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "loss": [2.0, 1.0, 0.5], "accuracy": [0.3, 0.5, 0.9],
+                        "val_loss": [1.9, 1.2, 1.4], "val_accuracy": [0.4, 0.6, 0.55]})
+
+
+def grey(colour):
+    from matplotlib.colors import to_rgb
+
+    return float(np.dot(to_rgb(colour), [0.2126, 0.7152, 0.0722]))
+
+
+def test_curves_mark_the_epoch_that_valid_chose():
+    figure = plot.plot_curves(HISTORY)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["best epoch 2: 0.600", "best epoch 2: 1.200"]
+    assert figure.axes[0].lines[-1].get_xydata().tolist() == [[2, 0.6]]
+    assert plot.plot_curves(HISTORY.head(1)).axes[0].get_title(loc="left") == "best epoch 1: 0.400"
+    with pytest.raises(ValueError, match="0 epochs"):
+        plot.plot_curves(HISTORY.head(0))
+
+
+def test_lines_and_marks_differ_in_grey():
+    lines = plot.plot_curves(HISTORY).axes[0].lines[:2]
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert abs(grey(lines[0].get_color()) - grey(lines[1].get_color())) > 0.2
+    looks = [plot.SIDE_LOOK[side] for side in ("train", "valid", "test")]
+    assert looks[1].get("hatch") and grey(looks[0]["facecolor"]) - grey(looks[2]["facecolor"]) > 0.4
+
+
+@pytest.mark.parametrize("n", [2, 4, 10])
+def test_confusion_numbers_stand_out_from_their_cells(n):
+    counts = np.random.default_rng(0).integers(0, 30, (n, n))
+    figure = plot.plot_confusion(counts, [f"g{i}" for i in range(n)])
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    assert [int(text.get_text()) for text in ax.texts] == counts.ravel().tolist()
+    for text, colour, count in zip(ax.texts, ax.collections[0].get_facecolors(), counts.flat):
+        light, dark = sorted([grey(text.get_color()), grey(colour[:3])], reverse=True)
+        assert count == 0 or light - dark > 0.3, f"{text.get_text()} on {colour}"
+
+
+def test_confusion_with_an_empty_row_has_no_nan():
+    figure = plot.plot_confusion([[0, 0], [1, 3]], ["jazz", "pop"], normalise=True)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "0", "25", "75"]
+    with pytest.raises(ValueError, match="expected a row and a column each"):
+        plot.plot_confusion([[1, -1], [0, 1]], ["jazz", "pop"])
+
+
+@pytest.mark.parametrize("spec", [
+    MelSpec(), MelSpec(mel_scale="htk"), MelSpec(n_mels=40, fmin_hz=300.0, fmax_hz=9000.0), MelSpec(sample_rate=8000),
+])
+def test_hz_ticks_lie_on_the_band_of_that_frequency(spec):
+    from genre_study.mel import mel_filters
+
+    ax = plot.plot_spectrogram(np.zeros((10, spec.n_mels)), spec).axes[0]
+    bins_hz = np.linspace(0, spec.sample_rate / 2, spec.n_fft // 2 + 1)
+    heaviest = np.array([bins_hz[row.argmax()] for row in np.asarray(mel_filters(spec)).reshape(spec.n_mels, -1)])
+    ticks = {float(label.get_text().replace(",", "")): y for y, label in zip(ax.get_yticks(), ax.get_yticklabels())}
+    assert len(ticks) >= 3
+    for hz, y in ticks.items():
+        nearest = np.abs(heaviest - hz).argmin()
+        assert abs(nearest - y) < 1.5, f"{hz} Hz is drawn at band {y:.1f}; its filter is band {nearest}"
+    assert np.diff(sorted(ticks.values())).min() > spec.n_mels / 18
+
+
+def test_spectrogram_time_axis():
+    spec = MelSpec()
+    ax = plot.plot_spectrogram(np.zeros((431, 128)), spec, start_s=3.0, unit="relative").axes[0]
+    assert ax.get_xlim() == pytest.approx((3.0, 3.0 + 431 * 512 / 22050))
+
+
+def test_chunk_picture_with_other_overlaps():
+    for step, rows in ((3.0, 1), (1.5, 2), (1.0, 3), (0.75, 4)):
+        chunks = pd.DataFrame({"start_s": np.arange(0, 27.01, step)})
+        figure = plot.plot_chunks(chunks, seconds=3.0, duration_s=30)
+        bars = [path.get_extents() for bar in figure.axes[0].collections for path in bar.get_paths()][1:]
+        assert len(bars) == len(chunks) and len({round(bar.y0, 3) for bar in bars}) == rows
+        for a in bars:  # no two bars of a row cover each other
+            assert sum(a.y0 == b.y0 and a.x0 < b.x1 - 1e-6 and b.x0 < a.x1 - 1e-6 for b in bars) == 1
+    plot.plot_chunks(pd.DataFrame({"start_s": [0.0]}))
+    with pytest.raises(ValueError, match="one track"):
+        plot.plot_chunks(pd.DataFrame({"start_s": [0.0, 0.0], "track_id": ["a", "b"]}))
+
+
+def test_intervals_are_drawn_where_they_are():
+    table = pd.DataFrame({"run": ["a", "b"], "accuracy": [0.5, 0.7], "low": [0.4, 0.65], "high": [0.55, 0.8]})
+    ax = plot.plot_intervals(table).axes[0]
+    segments = ax.collections[0].get_segments()
+    np.testing.assert_allclose([[s[0, 0], s[1, 0]] for s in segments], table[["low", "high"]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_reliability_counts_every_bin():
+    curve = pd.DataFrame({"low": [0.4, 0.9], "high": [0.5, 1.0], "confidence": [0.45, 0.95], "accuracy": [0.5, 0.8]})
+    counts, _, _ = plot.plot_reliability(curve.assign(n=[3, 7])).axes[1].patches[0].get_data()
+    assert counts.tolist() == [0, 0, 0, 0, 3, 0, 0, 0, 0, 7]
+
+
+def test_timeline_of_one_chunk_and_with_a_gap():
+    rng = np.random.default_rng(0)
+    song = pd.DataFrame(rng.dirichlet(np.ones(4), 6), columns=GENRES).assign(start_s=[0, 1.5, 3.0, 9.0, 10.5, 12.0])
+    for part in (song, song.head(1), song.sample(frac=1, random_state=1)):
+        figure = plot.plot_timeline(part, GENRES)
+        assert len(figure.axes[0].collections) == len(part) + 1
+        bars = [patch.get_width() for patch in figure.axes[1].patches]
+        assert bars == pytest.approx(sorted(part[GENRES].mean(), reverse=True))
+    with pytest.raises(ValueError, match="one song"):
+        plot.plot_timeline(song.assign(track_id=list("aabbcc")), GENRES)
+
+
+def test_files_are_the_same_bytes_in_another_process(tmp_path):
+    code = """
+import sys
+import numpy as np
+from genre_study import plot
+from genre_study.mel import MelSpec
+plot.save_figure(plot.plot_confusion(np.eye(3, dtype=int) * 9, list("abc")), sys.argv[1], "confusion")
+plot.save_figure(plot.plot_spectrogram(np.arange(1280.0).reshape(10, 128), MelSpec()), sys.argv[1], "spectrogram")
+"""
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == ["confusion.png", "confusion.svg", "spectrogram.png", "spectrogram.svg"]
+    for name in files:
+        content = (tmp_path / "one" / name).read_bytes()
+        assert content == (tmp_path / "two" / name).read_bytes()
+        assert len(content) < 150_000 and b"<dc:date>" not in content and str(tmp_path).encode() not in content
+
+
+def test_save_figure_refuses_odd_names(tmp_path):
+    for name in ("", "a/b", "a.png", "../x"):
+        with pytest.raises(ValueError, match="name is"):
+            plot.save_figure(plot.plot_curves(HISTORY), tmp_path, name)
+
+
+def test_figures_do_not_pile_up():
+    import matplotlib.pyplot as plt
+
+    before = len(plt.get_fignums())
+    for _ in range(3):
+        plot.plot_curves(HISTORY)
+    assert len(plt.get_fignums()) == before
