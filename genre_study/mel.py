@@ -167,11 +167,12 @@ def mel_filters(spec):
 
 # %% ../nbs/03_mel.ipynb #329cf19b
 _BATCH = 256  # frames taken through all steps at once: a few megabytes, which stay in the cache
+_ONE_THREAD = 1 << 18  # multiplications in a matrix product up to which OpenBLAS starts no threads
 
 
 @lru_cache(maxsize=32)
 def _band_groups(spec):
-    """The filter bank in groups of 8 bands: (bands, bins, weights) with only the bins a group needs.
+    """The filter bank in groups of 8 bands: (bands, bins, weights, most frames for a product in one thread).
 
     The spectrum is kept as it comes, real and imaginary parts in turn, so each bin's weight appears twice.
     """
@@ -182,7 +183,8 @@ def _band_groups(spec):
         used = np.flatnonzero(part.any(axis=0))
         low, high = (used[0], used[-1] + 1) if len(used) else (0, 1)
         twice = np.ascontiguousarray(np.repeat(part[:, low:high], 2, axis=1).T)
-        groups.append((slice(first, first + len(part)), slice(2 * low, 2 * high), twice))
+        most_frames = max(1, _ONE_THREAD // twice.size)
+        groups.append((slice(first, first + len(part)), slice(2 * low, 2 * high), twice, most_frames))
     return groups
 
 
@@ -202,8 +204,10 @@ def _mel_power(samples, n_frames, spec):
     spectrum = rfft(windows * _window(spec.n_fft), axis=1, overwrite_x=True).view(np.float32)
     np.square(spectrum, out=spectrum)
     power = np.empty((n_frames, spec.n_mels), np.float32)
-    for bands, bins, weights in _band_groups(spec):
-        np.matmul(spectrum[:, bins], weights, out=power[:, bands])
+    for bands, bins, weights, most_frames in _band_groups(spec):
+        for first in range(0, n_frames, most_frames):
+            part = slice(first, first + most_frames)
+            np.matmul(spectrum[part, bins], weights, out=power[part, bands])
     return power
 
 # %% ../nbs/03_mel.ipynb #7794b439
