@@ -6,6 +6,7 @@
 __all__ = ['safe_name', 'Store', 'open_store', 'build_store', 'import_spectrograms']
 
 # %% ../nbs/04_store.ipynb #2d6e2674
+import glob
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ import shutil
 import socket
 import uuid
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,10 @@ def _array_json(shape, attributes):
             "dimension_names": ["frame", "mel band"], "attributes": attributes, "storage_transformers": []}
 
 
+def _place(folder, track_id):
+    return Path(folder) / "tracks" / safe_name(track_id)
+
+
 def _put_track(folder, frames, row):
     """Write the frames of a track, (n_frames, n_mels), and its row of the table, as a whole."""
     made = _temporary(folder)
@@ -85,7 +91,7 @@ def _put_track(folder, frames, row):
         with open(made / "c" / "0" / "0", "wb") as file:
             file.write(np.ascontiguousarray(frames, dtype="<f2"))
         (made / "zarr.json").write_text(json.dumps(_array_json(frames.shape, row), indent=1), encoding="utf-8")
-        _move_in(folder, made, Path(folder) / "tracks" / safe_name(row["track_id"]))
+        _move_in(folder, made, _place(folder, row["track_id"]))
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -301,6 +307,9 @@ def _frames(self, track_id, start=0, stop=None):
 Store.frames = _frames
 
 # %% ../nbs/04_store.ipynb #f24cb8d3
+_NEW_COPY = "Replace it by a good copy or leave it out"
+
+
 def _features(path, spec):
     """Frames of an audio file, (n_frames, n_mels) float16, and its duration in seconds; AudioError if unusable."""
     n_samples = 0
@@ -317,11 +326,11 @@ def _features(path, spec):
         raise
     except (ValueError, MemoryError) as error:
         problem = f"has no usable spectrogram: {error}"
-        raise AudioError(path, problem, "Replace it by a good copy or leave it out") from error
+        raise AudioError(path, problem, _NEW_COPY) from error
     if n_samples < spec.n_fft:
         raise AudioError(path, f"is too short: {n_samples} samples, one window has {spec.n_fft}", "Leave it out")
     if frames.max() <= SILENCE_DB:
-        raise AudioError(path, "is silent", "Replace it by a good copy or leave it out")
+        raise AudioError(path, "is silent", _NEW_COPY)
     return frames, n_samples / spec.sample_rate
 
 # %% ../nbs/04_store.ipynb #658cfcd8
@@ -334,21 +343,28 @@ def _source(path):
     return [status.st_size, status.st_mtime_ns]
 
 
-def _add_track(folder, track, spec):
-    """Add one track to the store, or write down its problem. Returns the problem, "" if there is none."""
-    problem_file = Path(folder) / "problems" / (safe_name(track["track_id"]) + ".json")
-    source = _source(track["path"])
-    stored = _read_row(Path(folder) / "tracks" / safe_name(track["track_id"]))
+def _problem_file(folder, track_id):
+    return Path(folder) / "problems" / (safe_name(track_id) + ".json")
+
+
+def _put_problem(folder, track, problem, advice):
+    """Write down why a track is not in the store."""
+    row = {"track_id": track["track_id"], "path": track["path"], "problem": problem, "advice": advice}
+    _write_json(folder, _problem_file(folder, track["track_id"]), row)
+
+
+def _add_track(track, folder, spec):
+    """Add one track to the store, or write down its problem."""
+    path, place = track["path"] or "", _place(folder, track["track_id"])
+    source, stored = _source(path), _read_row(place)
     if stored is None or stored.get("source") != source:  # else another process has just made it
         try:
-            frames, duration_s = _features(track["path"], spec)
+            frames, duration_s = _features(path, spec)
         except AudioError as error:
-            row = {name: track[name] for name in ("track_id", "path")}
-            _write_json(folder, problem_file, {**row, "problem": error.problem, "advice": error.advice})
-            return error.problem
+            shutil.rmtree(place, ignore_errors=True)  # what is left of the file's earlier content
+            return _put_problem(folder, track, error.problem, error.advice)
         _put_track(folder, frames, {**track, "duration_s": duration_s, "source": source})
-    problem_file.unlink(missing_ok=True)
-    return ""
+    _problem_file(folder, track["track_id"]).unlink(missing_ok=True)
 
 # %% ../nbs/04_store.ipynb #13eab6a3
 def _rows_of(tracks):
@@ -381,7 +397,7 @@ def _to_do(folder, rows, known):
         if stored is None or (source is not None and stored.get("source") != source):
             todo.append(row)
         elif any(stored.get(name) != row[name] for name in row):
-            array = Path(folder) / "tracks" / safe_name(row["track_id"]) / "zarr.json"
+            array = _place(folder, row["track_id"]) / "zarr.json"
             content = json.loads(array.read_text(encoding="utf-8"))
             content["attributes"].update(row)
             _write_json(folder, array, content)
@@ -390,38 +406,101 @@ def _to_do(folder, rows, known):
 
 
 def _sweep(folder):
-    """Remove what processes that are gone have left behind."""
-    for left in (Path(folder) / ".new").glob("*"):
-        host, pid, _ = left.name.rsplit("-", 2)
+    """Remove what killed processes of this machine have left behind."""
+    if os.name != "posix":  # elsewhere there is no harmless signal to ask with
+        return
+    for left in (Path(folder) / ".new").glob(f"{glob.escape(socket.gethostname())}-*-*"):
         try:
-            if host == socket.gethostname():
-                os.kill(int(pid), 0)
-                continue
+            os.kill(int(left.name.rsplit("-", 2)[1]), 0)  # signal 0 does nothing, but only to a process that lives
         except ProcessLookupError:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-        except (PermissionError, ValueError):
+            shutil.rmtree(left, ignore_errors=True)
+            left.unlink(missing_ok=True) if left.is_file() else None
+        except (OSError, ValueError):
             continue
 
 # %% ../nbs/04_store.ipynb #45cac906
+_PATIENCE_S = 120  # for one track; 4 hours of audio take about 20 s
+
+
+def _in_processes(job, tracks, workers, patience_s=_PATIENCE_S):
+    """Call job(track) for each track in worker processes. Yields (track, what went wrong or "") as they finish."""
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import TimeoutError as JoblibTimeout
+
+    from joblib import Parallel, delayed, parallel_config
+
+    waiting, in_work = iter(tracks), {}
+
+    def handed_out():
+        for track in waiting:
+            in_work[track["track_id"]] = track
+            yield delayed(_named)(job, track)
+
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        while True:
+            try:
+                for track_id in Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1,
+                                         timeout=patience_s)(handed_out()):
+                    yield in_work.pop(track_id), ""
+                return
+            except (BrokenProcessPool, JoblibTimeout):
+                suspects = list(in_work.values())
+                in_work.clear()
+            for track in suspects:
+                yield track, _alone(job, track, patience_s)
+
+
+def _named(job, track):
+    job(track)
+    return track["track_id"]
+
+
+def _alone(job, track, patience_s):
+    """Call job(track) in a process of its own; what went wrong, or ""."""
+    from concurrent.futures import TimeoutError as FutureTimeout
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    executor = ProcessPoolExecutor(max_workers=1)
+    try:
+        executor.submit(job, track).result(timeout=patience_s)
+        return ""
+    except BrokenProcessPool:
+        return "crashes the decoder, or needs more memory than there is"
+    except FutureTimeout:
+        return f"takes longer than {patience_s:g} s to decode"
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+# %% ../nbs/04_store.ipynb #6b5b4491
 def _run(folder, todo, spec, workers, progress, client):
     """Add all tracks, in processes where that pays; progress bar over tracks."""
-    from joblib import Parallel, cpu_count, delayed, parallel_config
-    from threadpoolctl import threadpool_limits
+    from joblib import cpu_count
 
+    job = partial(_add_track, folder=folder, spec=spec)
     if workers is None:
         workers = min(cpu_count(), math.ceil(len(todo) / 25))  # a process takes as long to start as 25 tracks
+    if client is not None:
+        outcomes = _on_cluster(job, todo, client)
+    elif workers == 1:
+        outcomes = ((track, job(track)) for track in todo)
+    else:
+        outcomes = _in_processes(job, todo, workers)
     with _progress_bar(len(todo), progress) as bar:
-        if client is None and workers == 1:
-            with threadpool_limits(1):
-                for track in todo:
-                    _add_track(folder, track, spec)
-                    bar.update()
-            return
-        backend = {"backend": "dask", "client": client} if client else {"backend": "loky", "inner_max_num_threads": 1}
-        with parallel_config(**backend):
-            run = Parallel(n_jobs=-1 if client else workers, return_as="generator_unordered", batch_size=1)
-            for _ in run(delayed(_add_track)(folder, track, spec) for track in todo):
-                bar.update()
+        for track, problem in outcomes:
+            if problem:
+                _put_problem(folder, track, problem, _NEW_COPY)
+            bar.update()
+
+
+def _on_cluster(job, tracks, client):
+    """The same on a dask cluster, which itself tries again what a lost worker had."""
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config(backend="dask", client=client):
+        run = Parallel(n_jobs=-1, return_as="generator_unordered", batch_size=1)
+        yield from ((None, problem) for problem in run(delayed(job)(track) for track in tracks))
 
 
 def _progress_bar(total, progress):
@@ -647,19 +726,20 @@ def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, pro
     _make_store(folder, _settings(spec, "relative", rate))
     _sweep(folder)
     known, source = _read_tracks(folder)[0], [*_source(file), seconds]
+    stored = {track_id: known.get(safe_name(track_id), {}) for track_id in rows}
+    todo = {i for i, row in rows.items() if {**stored[i], **row, "source": source} != stored[i]}
     with _progress_bar(len(ids), progress) as bar:
-        for track_id, values in zip(ids, spectrograms):
+        for track_id, values in zip(ids, spectrograms if todo else ()):
             bar.update()
-            stored = known.get(safe_name(track_id), {})
-            if track_id not in rows or {**stored, **rows[track_id], "source": source} == stored:
+            if track_id not in todo:
                 continue
             if problem := _picture_problem(values):
                 problems.append({"track_id": track_id, "path": str(file), "problem": problem, "advice": "Leave it out"})
                 continue
             frames = _resample_columns(values.T, n_frames, rate, seconds) if frames_per_second else values.T
             _put_track(folder, frames, {**rows[track_id], "duration_s": seconds, "source": source})
-            (Path(folder) / "problems" / (safe_name(track_id) + ".json")).unlink(missing_ok=True)
+            _problem_file(folder, track_id).unlink(missing_ok=True)
     for row in problems:
-        _write_json(folder, Path(folder) / "problems" / (safe_name(row["track_id"]) + ".json"), row)
+        _write_json(folder, _problem_file(folder, row["track_id"]), row)
     _write_index(folder)
     return Store(folder)
