@@ -8,8 +8,8 @@ The figure is the text of a link to where it comes from:
     It was tested on [290 songs](reports/filtered/metrics.json#n_tracks.test).
     The published picture says [83.8%](https://example.org/paper).
 
-* To a `.json` file: what follows `#` is the path of keys to the number (`valid.song.accuracy`, `confusion.0.3`). The
-  first number of the text is compared with it, rounded as quoted; with `%` it is the number times 100. A figure that has
+* To a `.json` file: what follows `#` is the path of keys to the number (`valid.song.accuracy`, `confusion.0.3`).
+  The first number of the text is compared with it, rounded as quoted; with `%` it is the number times 100. A figure that has
   an interval beside it in the file (key + `_ci95`, or `_ci95_artists`) has to quote one: two more numbers.
 * To a `.csv` file: `#row/column`, the row by the value in its first column.
 * To a notebook or a Markdown file: the text of the link, as it stands, has to be found there.
@@ -70,7 +70,7 @@ class _Reader(HTMLParser):
     "Collects links and sourced elements; passes over code, scripts, pictures and the outputs of notebooks."
 
     SKIPPED = ("pre", "code", "script", "style", "svg", "head")
-    OUTPUTS = {"jp-OutputArea", "jp-Cell-outputWrapper", "output"}  # classes that nbconvert gives to outputs
+    OUTPUTS = frozenset(("jp-OutputArea", "jp-Cell-outputWrapper", "output"))  # nbconvert's classes
     VOID = ("br", "img", "hr", "meta", "link", "input", "col", "wbr")
 
     def __init__(self):
@@ -81,7 +81,7 @@ class _Reader(HTMLParser):
         if tag in self.VOID:
             return
         attributes = dict(attributes)
-        skipped = tag in self.SKIPPED or bool(self.OUTPUTS & set((attributes.get("class") or "").split()))
+        skipped = tag in self.SKIPPED or not self.OUTPUTS.isdisjoint((attributes.get("class") or "").split())
         source = attributes.get("data-source") or (attributes.get("href") if tag == "a" else None)
         link = Link("", source) if source else None
         self.open.append((tag, skipped, link))
@@ -200,7 +200,8 @@ def complaint(link, document, root):
     file = (document.parent / target).resolve()
     if not file.is_file():
         return f"there is no {target}" if path or FIGURE.search(link.text) else None
-    if not file.is_relative_to(root.resolve()) or file.relative_to(root.resolve()).parts[0] in ("runs", "data", ".venv"):
+    root = root.resolve()
+    if not file.is_relative_to(root) or file.relative_to(root).parts[0] in ("runs", "data", ".venv"):
         return f"{target} is not kept by git; quote a file under reports/"
     if file.suffix == ".json" and path:
         return complaint_of_json(link, file, path)
