@@ -9,8 +9,8 @@ The figure is the text of a link to where it comes from:
     The published picture says [83.8%](https://example.org/paper).
 
 * To a `.json` file: what follows `#` is the path of keys to the number (`valid.song.accuracy`, `confusion.0.3`).
-  The first number of the text is compared with it, rounded as quoted; with `%` it is the number times 100. A figure that
-  has an interval beside it in the file (key + `_ci95`, or `_ci95_artists`) has to quote one: two more numbers.
+  The first number of the text is compared with it, rounded as quoted; with `%` it is the number times 100. A figure
+  with an interval beside it in the file (key + `_ci95`, or `_ci95_artists`) has to quote one: two more numbers.
 * To a `.csv` file: `#row/column`, the row by the value in its first column.
 * To a notebook or a Markdown file: the text of the link, as it stands, has to be found there.
 * To another site (http): a figure that others published. It is not checked.
