@@ -6,10 +6,13 @@
 __all__ = ['GENRES', 'SAMPLE_RATE', 'STYLES', 'NEIGHBOURS', 'Song', 'compose', 'render_song', 'render_minicorpus']
 
 # %% ../nbs/01_minicorpus.ipynb #15cb209d
+import itertools
 import json
 import os
+import struct
 import tempfile
-from dataclasses import asdict, dataclass, field
+import uuid
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,8 +24,10 @@ SAMPLE_RATE = 22_050
 
 # %% ../nbs/01_minicorpus.ipynb #a8c0360c
 STYLES = {}
+# Blues: twelve bars, dominant seventh chords, a shuffle in triplets.
 STYLES["blues"] = dict(
-    bpm=(66, 128), scale="blues", kits=("standard", "room", "brush"), level=dict(lead=1), drive=0.15, loudness=(-21, -15),
+    tilt=(-6, 1), bpm=(66, 128), scale="blues", kits=("standard", "room", "brush"), level=dict(lead=2), drive=0.2,
+    loudness=(-20, -15),
     progressions=("I7 I7 I7 I7 IV7 IV7 I7 I7 V7 IV7 I7 V7", "I7 IV7 I7 I7 IV7 IV7 I7 I7 V7 IV7 I7 V7",
                   "i7 i7 i7 i7 iv7 iv7 i7 i7 bVI7 V7 i7 V7"),
     bass=("Acoustic Bass", "Electric Bass (finger)"), pad=(None, None, "Drawbar Organ"),
@@ -34,23 +39,27 @@ STYLES["blues"] = dict(
         dict(steps=3, kick="x....xx.....", snare="...X.....X..", ride="xxxxxxxxxxxx",
              bass=("1----51--3-5", "1.....5....."), comp=("x-----------", "135531135531"))),
     melody=("..xx-x------", "x-xx-xx-----", "x--x-xx-x---", "......x-xx--"))
-
-# %% ../nbs/01_minicorpus.ipynb #77f85d82
+# Classical: no drums; strings, woodwinds, piano or harpsichord; broken chords, a waltz, a chorale. The tempo breathes.
 STYLES["classical"] = dict(
-    bpm=(58, 138), scale="diatonic", kits=(None,), level=dict(lead=0, bass=-3, pad=-1), reverb=0.25, loudness=(-28, -18),
+    tilt=(-5, 1), bpm=(58, 138), scale="diatonic", kits=(None,), level=dict(lead=0, bass=-3, pad=-1), reverb=0.25,
+    loudness=(-26, -20), keep=("bass", "lead", "sound"),
     progressions=("I IV V I", "i iv V i", "I vi ii V", "i VI iv V", "I V vi iii IV I ii V", "i bVII bVI V"),
-    bass=("Cello", "Contrabass", "Bassoon", "String Ensemble 1"), pad=(None, "String Ensemble 1", "String Ensemble 2", "French Horn"),
+    bass=("Cello", "Contrabass", "Bassoon", "String Ensemble 1"),
+    pad=(None, "String Ensemble 1", "String Ensemble 2", "French Horn"),
     comp=("Acoustic Grand Piano", "Harpsichord", "Pizzicato Strings", "String Ensemble 1", "Orchestral Harp"),
     lead=("Violin", "Flute", "Oboe", "Clarinet", "Acoustic Grand Piano", "String Ensemble 1"),
     grooves=(
-        dict(steps=4, bass=("1---------------", "1-------5-------"), comp=("1-5-3-5-1-5-3-5-", "1353135313531353", "x-------x-------")),
+        dict(steps=4, bass=("1---------------", "1-------5-------"),
+             comp=("1-5-3-5-1-5-3-5-", "1353135313531353", "x-------x-------")),
         dict(steps=4, bass=("1-----------",), comp=("....x-..x-..", "1-3-5-8-5-3-", "x-----------")),
         dict(steps=4, bass=("1---5---3---5---",), comp=("x---x---x---x---", "x---------------"))),
     melody=("x---x-x-x---x---", "x-----x-x-x-x---", "xxxxx-x-x-xxx---", "x-------x-------", "x---x---x-------"))
 
-# %% ../nbs/01_minicorpus.ipynb #13cdb5be
+# %% ../nbs/01_minicorpus.ipynb #82264166
+# Country: three major chords, bass on one and three, strums between, a train beat, fiddle, banjo, steel strings.
 STYLES["country"] = dict(
-    bpm=(84, 150), scale="major pentatonic", kits=("standard", "brush", "room"), level=dict(comp=2), loudness=(-20, -14),
+    tilt=(-2, 4), bpm=(84, 150), scale="major pentatonic", kits=("standard", "brush", "room"), level=dict(comp=2),
+    loudness=(-20, -14),
     progressions=("I I IV I I I V V", "I IV I V", "I I IV IV V V I I", "I vi IV V"),
     bass=("Acoustic Bass", "Electric Bass (finger)", "Electric Bass (pick)"), pad=(None, None, "Accordion"),
     comp=("Acoustic Guitar (steel)", "Acoustic Guitar (nylon)", "Honky-tonk Piano", "Banjo"),
@@ -58,14 +67,16 @@ STYLES["country"] = dict(
     grooves=(
         dict(steps=4, kick="x.......x.......", snare="ooXoooXoooXoooXo", bass=("1-------5-------", "1---....5---1-3-"),
              comp=("....x-......x-..", "..x-..x-..x-..x-", "1.x-5.x-1.x-5.x-")),
-        dict(steps=4, kick="x.......x.......", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.", bass=("1---..1-5-------",),
+        dict(steps=4, kick="x.......x.......", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.",
+             bass=("1---..1-5-------",),
              comp=("x---x-xx..xxx-x-", "1385138513851385")),
-        dict(steps=4, kick="x...........", snare="....o...o...", hat="x...x...x...", bass=("1-------....",), comp=("....x-..x-..",))),
+        dict(steps=4, kick="x...........", snare="....o...o...", hat="x...x...x...", bass=("1-------....",),
+             comp=("....x-..x-..",))),
     melody=("x-x-x---x-x-x---", "x-xxx-x-x-------", "....x-x-x-x-x-x-", "xxxxxxxxx---x---"))
-
-# %% ../nbs/01_minicorpus.ipynb #c06227f7
+# Disco: four on the floor, the hat open between the beats, octaves in the bass, strings above.
 STYLES["disco"] = dict(
-    bpm=(108, 132), scale="minor pentatonic", kits=("standard", "room", "electronic"), level=dict(kick=2, hat=2),
+    tilt=(-1, 5), bpm=(108, 132), scale="minor pentatonic", kits=("standard", "room", "electronic"),
+    level=dict(kick=2, hat=2),
     loudness=(-18, -13),
     progressions=("i7 i7 bVII bVI", "i7 IV7 i7 IV7", "ii7 V7 Imaj7 vi7", "i7 bVI bVII V7", "iv7 bVII bIIImaj7 bVImaj7"),
     bass=("Electric Bass (finger)", "Electric Bass (pick)", "Slap Bass 1", "Synth Bass 1"),
@@ -73,33 +84,40 @@ STYLES["disco"] = dict(
     comp=("Electric Guitar (muted)", "Electric Guitar (clean)", "Electric Piano 1", "Clavinet"),
     lead=("String Ensemble 1", "Brass Section", "Trumpet", "Lead 2 (sawtooth)", "Choir Aahs"),
     grooves=(
-        dict(steps=4, kick="x...x...x...x...", snare="....x.......x...", open="..x...x...x...x.", hat="x...x...x...x...",
+        dict(steps=4, kick="x...x...x...x...", snare="....x.......x...", open="..x...x...x...x.",
+             hat="x...x...x...x...",
              bass=("1.8.1.8.1.8.1.8.", "1...8.1.1.8.5.8."), comp=("..x...xx..x...xx", "x.xxx.xxx.xxx.xx")),
-        dict(steps=4, kick="x...x...x...x...", clap="....x.......x...", hat="xoXoxoXoxoXoxoXo", conga="..o..x....o..xo.",
+        dict(steps=4, kick="x...x...x...x...", clap="....x.......x...", hat="xoXoxoXoxoXoxoXo",
+             conga="..o..x....o..xo.",
              bass=("1..1..8.1..1..78", "1-1-..8-5-5-..78"), comp=("..x-..x-..x-..x-", "x..x..x...x..x.."))),
     melody=("x-------x-x-x---", "x-x-x-x-x-------", "..x-x-x-..x-x---", "xxxxx---x---x---"))
 
-# %% ../nbs/01_minicorpus.ipynb #8fd8b9bf
+# %% ../nbs/01_minicorpus.ipynb #8de310e5
+# Hip-hop: a slow broken beat that loops every two bars, deep bass, few chords, short fast phrases on one note.
 STYLES["hiphop"] = dict(
-    bpm=(78, 106), scale="natural minor", kits=("808", "electronic", "standard"), level=dict(kick=4, bass=3, comp=-2, lead=-1),
+    tilt=(-9, -2), bpm=(78, 106), scale="natural minor", kits=("808", "electronic", "standard"), level=dict(kick=4,
+    bass=3, comp=-2, lead=-1),
     loudness=(-18, -12), swing=(0.0, 0.25), hiss=(-66, -48), loop=2,
     progressions=("i i", "i bVI", "i iv", "i7 iv7", "i bVII"),
     bass=("Synth Bass 1", "Synth Bass 2", "Electric Bass (finger)", "Fretless Bass"),
     pad=(None, None, "String Ensemble 1", "Pad 2 (warm)"),
-    comp=("Electric Piano 1", "Electric Piano 2", "Vibraphone", "Pizzicato Strings", "Acoustic Grand Piano", "Electric Guitar (muted)"),
+    comp=("Electric Piano 1", "Electric Piano 2", "Vibraphone", "Pizzicato Strings", "Acoustic Grand Piano",
+          "Electric Guitar (muted)"),
     lead=("Muted Trumpet", "Lead 1 (square)", "Flute", "Choir Aahs", "Brass Section"),
     grooves=(
         dict(steps=4, kick="x..x..x...x.....", snare="....X.......X...", hat="x.x.x.x.x.x.x.x.",
-             bass=("1--1..1...3-....", "1-----..1-..5-.."), comp=("x-------........", "1.3.5.3.8.5.3.1.", "..x...x...x.....")),
+             bass=("1--1..1...3-....", "1-----..1-..5-.."),
+             comp=("x-------........", "1.3.5.3.8.5.3.1.", "..x...x...x.....")),
         dict(steps=4, kick="x.x....x..xx....", clap="....X.......X...", hat="xxxxxoxxxxxxxoxo",
              bass=("1.1....1..11....", "8-....1---......"), comp=("x--x--x-........", "8-.5-.3-.1-....."))),
     melody=("x.xxx.x.xxx.x-..", "xx.xx.xxx.x.x-..", "..xxx.xx..xxx-..", "................"))
-
-# %% ../nbs/01_minicorpus.ipynb #3b0707b1
+# Jazz: swing on the ride cymbal, a walking bass, seventh chords in fours, long lines in triplets.
 STYLES["jazz"] = dict(
-    bpm=(92, 210), scale="dorian", kits=("jazz", "brush", "standard"), level=dict(kick=-8, snare=-5, ride=3, comp=-2),
+    tilt=(-7, 0), bpm=(92, 210), scale="dorian", kits=("jazz", "brush", "standard"), level=dict(kick=-8, snare=-5,
+    ride=3, comp=-2),
     loudness=(-25, -17),
-    progressions=("ii7 V7 Imaj7 Imaj7", "Imaj7 vi7 ii7 V7", "i7 i7 iv7 V7", "iii7 VI7 ii7 V7", "I7 IV7 I7 I7 IV7 IV7 I7 VI7 ii7 V7 I7 V7"),
+    progressions=("ii7 V7 Imaj7 Imaj7", "Imaj7 vi7 ii7 V7", "i7 i7 iv7 V7", "iii7 VI7 ii7 V7",
+                  "I7 IV7 I7 I7 IV7 IV7 I7 VI7 ii7 V7 I7 V7"),
     bass=("Acoustic Bass",), pad=(None,),
     comp=("Acoustic Grand Piano", "Electric Guitar (jazz)", "Vibraphone", "Electric Piano 1"),
     lead=("Tenor Sax", "Alto Sax", "Trumpet", "Muted Trumpet", "Clarinet", "Vibraphone", "Acoustic Grand Piano"),
@@ -112,10 +130,12 @@ STYLES["jazz"] = dict(
              bass=("1--51---5--15---",), comp=("x..x..x...x..x..",))),
     melody=("x.xx.xx.xx.x", "..xx.xx.x---", "xxxx.xx.xx--", "x-------.x.x", "x.xxxxx.x-.."))
 
-# %% ../nbs/01_minicorpus.ipynb #e20bda96
+# %% ../nbs/01_minicorpus.ipynb #1ae006f1
+# Metal: double kick and gallop, distorted power chords with the bass on the same rhythm, flat seconds, fast.
 STYLES["metal"] = dict(
-    bpm=(112, 196), scale="phrygian", kits=("power", "standard", "room"), level=dict(kick=3, comp=5, lead=-1), drive=0.5,
-    loudness=(-16, -11), keep=("comp", "bass"),
+    tilt=(-1, 5), bpm=(112, 196), scale="phrygian", kits=("power", "standard", "room"), level=dict(kick=3, comp=5,
+    lead=-1), drive=0.5,
+    loudness=(-16, -11), keep=("comp", "bass"), centre=(44, 50),
     progressions=("i5 i5 bII5 i5", "i5 bVI5 bVII5 i5", "i5 i5 bIII5 bII5", "i5 bV5 i5 bII5", "i5 bVI5 bIII5 bVII5"),
     bass=("Electric Bass (pick)",), pad=(None, None, None, "Choir Aahs"),
     comp=("Distortion Guitar", "Distortion Guitar", "Overdriven Guitar"),
@@ -128,41 +148,47 @@ STYLES["metal"] = dict(
         dict(steps=4, kick="x.x.x.x.x.x.x.x.", snare=".x.x.x.x.x.x.x.x", ride="x.x.x.x.x.x.x.x.",
              bass=("1111111111111111",), comp=("x---------------", "xxxxxxxxxxxxxxxx"))),
     melody=("xxxxxxxxxxxxxxxx", "x-x-xxxxx-x-xxxx", "x-------x-------", "................"))
-
-# %% ../nbs/01_minicorpus.ipynb #cd15c92b
+# Pop: a plain backbeat, four chords round and round, pads, piano and a tune that repeats.
 STYLES["pop"] = dict(
-    bpm=(86, 132), scale="major pentatonic", kits=("standard", "electronic", "power", "808"), level=dict(lead=2, pad=1),
+    tilt=(-2, 5), bpm=(86, 132), scale="major pentatonic", kits=("standard", "electronic", "power", "808"),
+    level=dict(lead=2, pad=1),
     loudness=(-17, -12),
     progressions=("I V vi IV", "vi IV I V", "I vi IV V", "IV I V vi"),
     bass=("Electric Bass (finger)", "Synth Bass 1", "Synth Bass 2", "Electric Bass (pick)"),
     pad=("Pad 2 (warm)", "Synth Strings 1", "Pad 1 (new age)", "String Ensemble 1", None),
-    comp=("Acoustic Grand Piano", "Electric Piano 2", "Acoustic Guitar (steel)", "Electric Guitar (clean)", "Lead 2 (sawtooth)"),
+    comp=("Acoustic Grand Piano", "Electric Piano 2", "Acoustic Guitar (steel)", "Electric Guitar (clean)",
+          "Lead 2 (sawtooth)"),
     lead=("Choir Aahs", "Voice Oohs", "Lead 1 (square)", "Lead 2 (sawtooth)", "Flute", "Electric Guitar (clean)"),
     grooves=(
         dict(steps=4, kick="x.....x.x.......", snare="....X.......X...", hat="x.x.x.x.x.x.x.x.",
-             bass=("1-1-1-1-1-1-1-1-", "1-----1-1---5---"), comp=("x-------x-------", "x-x-x-x-x-x-x-x-", "1-5-8-5-3-5-8-5-")),
+             bass=("1-1-1-1-1-1-1-1-", "1-----1-1---5---"),
+             comp=("x-------x-------", "x-x-x-x-x-x-x-x-", "1-5-8-5-3-5-8-5-")),
         dict(steps=4, kick="x...x...x...x...", clap="....x.......x...", hat="..x...x...x...x.",
              bass=("..1-..1-..1-..1-", "1-1-..1-..1-1-.."), comp=("x--x--x-x--x--x-", "x...x...x...x..."))),
     melody=("x-x-x-x-x---....", "x---x-x-x-x-x---", "x-x-x---x-x-x---", "..x-x-x-x-------"))
 
-# %% ../nbs/01_minicorpus.ipynb #011778c5
+# %% ../nbs/01_minicorpus.ipynb #c64ff6f8
+# Reggae: slow, nothing on the first beat, kick and rim together on the third, chords off the beat, a bass that sings.
 STYLES["reggae"] = dict(
-    bpm=(66, 96), scale="natural minor", kits=("standard", "room"), level=dict(bass=4, comp=1, lead=-2, snare=-2),
+    tilt=(-9, -2), bpm=(66, 96), scale="natural minor", kits=("standard", "room"), level=dict(bass=4, comp=1,
+    lead=-2, snare=-2),
     loudness=(-20, -14), swing=(0.0, 0.2), reverb=0.15,
     progressions=("i iv", "I IV", "i bVII", "I V vi IV", "i bVII bVI bVII", "I ii"),
-    bass=("Electric Bass (finger)", "Fretless Bass", "Acoustic Bass", "Synth Bass 2"), pad=(None, None, "Drawbar Organ", "Rock Organ"),
+    bass=("Electric Bass (finger)", "Fretless Bass", "Acoustic Bass", "Synth Bass 2"),
+    pad=(None, None, "Drawbar Organ", "Rock Organ"),
     comp=("Electric Guitar (clean)", "Electric Guitar (muted)", "Rock Organ", "Acoustic Grand Piano", "Drawbar Organ"),
     lead=("Harmonica", "Trombone", "Brass Section", "Rock Organ", "Tenor Sax", "Choir Aahs"),
     grooves=(
         dict(steps=4, kick="........X.......", rim="........X.......", hat="x.x.x.x.x.x.x.xo",
-             bass=("....1-1-3-..5-..", "1--1--..5-3-1-..", "..1-..3-5---...."), comp=("..x...x...x...x.", "..xx..x...xx..x.")),
+             bass=("....1-1-3-..5-..", "1--1--..5-3-1-..", "..1-..3-5---...."),
+             comp=("..x...x...x...x.", "..xx..x...xx..x.")),
         dict(steps=4, kick="x...x...x...x...", rim="........x..x....", hat="x.xxx.xxx.xxx.xx",
              bass=("1-..1-3-5-..3-1-", "1---..1-5-3-...."), comp=("..x...x...x...x.", ".ox..ox..ox..ox."))),
     melody=("x---x-x-x-------", "....x-x-x-x-....", "x-x-............", "..x-x-x---......"))
-
-# %% ../nbs/01_minicorpus.ipynb #5a8bc3d8
+# Rock: a hard backbeat, overdriven guitars in eighths, roots in the bass, blue notes in the lead.
 STYLES["rock"] = dict(
-    bpm=(98, 160), scale="minor pentatonic", kits=("standard", "power", "room"), level=dict(comp=2, snare=2), drive=0.25,
+    tilt=(-4, 2), bpm=(98, 160), scale="minor pentatonic", kits=("standard", "power", "room"), level=dict(comp=2,
+    snare=2), drive=0.25,
     loudness=(-18, -12),
     progressions=("I bVII IV I", "I IV V IV", "i5 bVI5 bVII5 i5", "I5 IV5 I5 V5", "vi IV I V"),
     bass=("Electric Bass (pick)", "Electric Bass (finger)"), pad=(None, None, "Rock Organ"),
@@ -173,7 +199,8 @@ STYLES["rock"] = dict(
              bass=("1-1-1-1-1-1-1-1-", "1---..1-1---5-7-"), comp=("x-x-x-x-x-x-x-x-", "x---..x-..x-x---")),
         dict(steps=4, kick="x.x...x.x.x.....", snare="....X.......X..o", ride="X.x.X.x.X.x.X.x.",
              bass=("1-1-1-1-1-1-1-1-", "1-..1-8-1-..7-8-"), comp=("x---x-x-..x-x-x-", "x---------------")),
-        dict(steps=3, kick="x....xx.....", snare="...X.....X..", hat="x.xx.xx.xx.x", bass=("1.11.11.11.1",), comp=("p.pq.qp.pq.q",))),
+        dict(steps=3, kick="x....xx.....", snare="...X.....X..", hat="x.xx.xx.xx.x", bass=("1.11.11.11.1",),
+             comp=("p.pq.qp.pq.q",))),
     melody=("x---x-x-x-xxx---", "xxxxx---x-x-x---", "x-------....x-x-", "................"))
 
 # %% ../nbs/01_minicorpus.ipynb #c0ba8dca
@@ -202,7 +229,8 @@ def _chord(numeral):
     extra = numeral[flats + len(letters):]
     root = _DEGREES[letters.upper()] - flats
     third = 4 if letters.isupper() else 3
-    tones = {1: root, 3: root + third, 5: root + 7, 6: root + 9, 7: root + (11 if extra == "maj7" else 10), 8: root + 12}
+    seventh = 11 if extra == "maj7" else 10
+    tones = {1: root, 3: root + third, 5: root + 7, 6: root + 9, 7: root + seventh, 8: root + 12}
     tones["voicing"] = [root, root + 7, root + 12] if extra == "5" else [root, root + third, root + 7]
     if extra in ("7", "maj7"):
         tones["voicing"].append(tones[7])
@@ -215,7 +243,7 @@ NEIGHBOURS = {
     "metal": ("rock",), "pop": ("disco", "rock", "country", "hiphop"), "reggae": ("pop", "hiphop", "blues"),
     "rock": ("metal", "pop", "blues", "country")}
 _KITS = {"standard": 0, "room": 8, "power": 16, "electronic": 24, "808": 25, "jazz": 32, "brush": 40}
-_CROSSOVER = 0.3  # how often an artist takes one thing from a neighbouring genre
+_CROSSOVER = 0.08  # how often an artist takes one thing from a neighbouring genre
 
 
 def _pick(rng, options):
@@ -232,7 +260,8 @@ def _draw_artist(genre, number, seed):
         return other if rng.random() < _CROSSOVER and role not in style.get("keep", ()) else genre
 
     programs = {role: _pick(rng, STYLES[borrowed(role)][role]) for role in ("bass", "comp", "pad", "lead")}
-    kit = None if genre == "classical" else _pick(rng, [k for k in STYLES[borrowed("kit")]["kits"] if k] or ("standard",))
+    kits = [kit for kit in STYLES[borrowed("kit")]["kits"] if kit] or ["standard"]
+    kit = None if genre == "classical" else _pick(rng, kits)
     middle = rng.uniform(*style["bpm"])
     return dict(name=f"{genre} artist {number:02d}", programs=programs, kit=kit,
                 bpm=(max(style["bpm"][0], middle * 0.94), min(style["bpm"][1], middle * 1.06)),
@@ -242,9 +271,10 @@ def _draw_artist(genre, number, seed):
 def _draw_sound(style, rng):
     """Mix of an artist: level of each part in dB, tilt, reverb, drive, hiss and loudness."""
     parts = ("kick", "snare", "hat", "ride", "bass", "comp", "pad", "lead")
-    return dict(level={part: style["level"].get(part, 0) + rng.uniform(-4, 4) for part in parts},
-                tilt_db=rng.uniform(-9, 5), reverb=style.get("reverb", 0.04) + rng.uniform(0, 0.2),
-                drive=style.get("drive", 0.0) + rng.uniform(0, 0.15), hiss_db=rng.uniform(*style.get("hiss", (-80, -58))),
+    return dict(level={part: style["level"].get(part, 0) + rng.uniform(-3, 3) for part in parts},
+                tilt_db=rng.uniform(*style["tilt"]), reverb=style.get("reverb", 0.04) + rng.uniform(0, 0.2),
+                drive=style.get("drive", 0.0) + rng.uniform(0, 0.15),
+                hiss_db=rng.uniform(*style.get("hiss", (-80, -58))),
                 loudness_db=rng.uniform(*style["loudness"]), swing=rng.uniform(*style.get("swing", (0.0, 0.05))))
 
 # %% ../nbs/01_minicorpus.ipynb #458d7804
@@ -259,7 +289,7 @@ class Song:
     key: str
     seconds: float
     programs: dict
-    sound: dict
+    sound: dict = field(repr=False)
     notes: pd.DataFrame = field(repr=False)
 
     @property
@@ -311,7 +341,7 @@ def _bass_bar(pattern, steps, chord, following, tonic, last, rng):
         notes.append(("bass", beat, length * 0.92, pitch, _GAINS["X"] if beat == 0 else -2.0))
     return notes, last
 
-
+# %% ../nbs/01_minicorpus.ipynb #02fa2376
 def _comp_bar(pattern, steps, chord, tonic, centre, part="comp"):
     """One bar of chords, placed so that every note lies in the octave and a half around `centre`."""
     def place(tone):
@@ -402,7 +432,8 @@ def compose(genre, index, seconds=30.0, seed=0):
     table = pd.DataFrame(notes, columns=["part", "beat", "length", "pitch", "gain_db"])
     table = _in_seconds(table, plan, artist["sound"]["swing"], seconds, rng)
     programs = {"kit": artist["kit"]} | artist["programs"]
-    return Song(genre, index, artist["name"], plan["tempo_bpm"], plan["key"], float(seconds), programs, artist["sound"], table)
+    return Song(genre, index, artist["name"], plan["tempo_bpm"], plan["key"], float(seconds), programs,
+                artist["sound"], table)
 
 # %% ../nbs/01_minicorpus.ipynb #1e16ed9e
 def _check(seconds, seed, genre=None, index=0, tracks_per_genre=1):
@@ -422,7 +453,7 @@ def _draw_plan(style, artist, rng):
     """What a track decides before its first bar: tempo, key, chords, patterns, motifs, where the excerpt begins."""
     groove = style["grooves"][artist["groove"] if rng.random() < 0.6 else int(rng.integers(len(style["grooves"])))]
     numerals = _pick(rng, style["progressions"]).split()
-    minor = any(numeral.startswith("i") and not numeral.startswith("ii") for numeral in numerals)
+    minor = bool({"i", "iv"} & {numeral.rstrip("maj57") for numeral in numerals})
     tonic = int(rng.integers(12))
     length = len(groove["bass"][0])
     rhythms = [rhythm for rhythm in style["melody"] if len(rhythm) == length]
@@ -432,9 +463,11 @@ def _draw_plan(style, artist, rng):
         groove=groove, beats=length // groove["steps"], tempo_bpm=float(round(rng.uniform(*artist["bpm"]), 1)),
         tonic=tonic, minor=minor, key=f"{_TONICS[tonic]} {'minor' if minor else 'major'}",
         chords=[_chord(numeral) for numeral in numerals], bass=_pick(rng, groove["bass"]),
-        comps=[_pick(rng, groove["comp"]), _pick(rng, groove["comp"])], centre=int(rng.integers(55, 64)),
+        comps=[_pick(rng, groove["comp"]), _pick(rng, groove["comp"])],
+        centre=int(rng.integers(*style.get("centre", (55, 64)))),
         motifs=[_draw_motif(_pick(rng, rhythms), rng) for _ in range(3)], first=int(rng.integers(16)),
-        loop=style.get("loop", 0), lead_share=rng.uniform(0.35, 1.0), rubato=0.0 if artist["kit"] else rng.uniform(0, 0.1))
+        loop=style.get("loop", 0), lead_share=rng.uniform(0.35, 1.0),
+        rubato=0.0 if artist["kit"] else rng.uniform(0, 0.1))
 
 # %% ../nbs/01_minicorpus.ipynb #1fb602b6
 def _play(style, artist, plan, bars, rng):
@@ -452,13 +485,14 @@ def _play(style, artist, plan, bars, rng):
         bass, last = _bass_bar(plan["bass"], steps, chord, following, plan["tonic"], last, rng)
         played += bass + _comp_bar(plan["comps"][chorus], steps, chord, plan["tonic"], plan["centre"])
         if artist["programs"]["pad"] and (chorus or not artist["kit"]):
-            played += _comp_bar("x" + "-" * (plan["beats"] * steps - 1), steps, chord, plan["tonic"], plan["centre"] + 5, "pad")
+            whole = "x" + "-" * (plan["beats"] * steps - 1)
+            played += _comp_bar(whole, steps, chord, plan["tonic"], plan["centre"] + 5, "pad")
         if number % 4 == 0:
             sings = chorus or rng.random() < plan["lead_share"]
         motif = plan["motifs"][(0, 0, 1, 2)[bar % (plan["loop"] or 4)]]
         lead, place = _lead_bar(motif, steps, chord, plan["tonic"], scale, place, 0.0 if chorus else -3.0)
         played += lead if sings and artist["programs"]["lead"] else []
-        song += [(part, number * plan["beats"] + beat, length, pitch, gain) for part, beat, length, pitch, gain in played]
+        song += [(part, number * plan["beats"] + beat, *rest) for part, beat, *rest in played]
     return song
 
 # %% ../nbs/01_minicorpus.ipynb #1a264a7a
@@ -480,8 +514,64 @@ def _in_seconds(notes, plan, swing, seconds, rng):
     return table.sort_values(["start_s", "part", "pitch"], ignore_index=True)
 
 # %% ../nbs/01_minicorpus.ipynb #3bc33547
-@lru_cache(maxsize=1)
-def _synthesizer():
+_HEADER = np.dtype([("name", "S20"), ("place", "<u4", 4), ("rate", "<u4"), ("key", "u1"), ("cents", "i1"),
+                    ("link", "<u4")])
+_GENERATOR = np.dtype([("kind", "<u2"), ("amount", "<i2")])
+_ROOT_KEY, _SAMPLE_ID = 58, 53
+
+
+def _chunks(riff, start, end):
+    """(name, start, size) of the chunks of a RIFF file, lists opened."""
+    while start < end:
+        name, size = struct.unpack_from("<4sI", riff, start)
+        if name in (b"RIFF", b"LIST"):
+            yield riff[start + 8:start + 12], start, size
+            yield from _chunks(riff, start + 12, start + 8 + size)
+        else:
+            yield name, start, size
+        start += 8 + size + size % 2
+
+# %% ../nbs/01_minicorpus.ipynb #f44eceaf
+def _tuned(soundfont):
+    """The bytes of a SoundFont with the root keys of its instrument zones written into sample headers."""
+    chunks = {name: (start, size) for name, start, size in _chunks(soundfont, 0, len(soundfont))}
+
+    def table(name, dtype):
+        start, size = chunks[name]
+        return np.frombuffer(soundfont, dtype, size // dtype.itemsize, start + 8).copy()
+
+    headers, generators = table(b"shdr", _HEADER), table(b"igen", _GENERATOR)
+    bags = table(b"ibag", np.dtype([("generator", "<u2"), ("modulator", "<u2")]))["generator"].astype(int)
+    numbers, found = {}, []
+    for first, end in itertools.pairwise(bags):
+        zone = {int(generators["kind"][row]): row for row in range(first, end)}
+        if _SAMPLE_ID in zone:
+            sample = int(generators["amount"][zone[_SAMPLE_ID]])
+            key = int(generators["amount"][zone[_ROOT_KEY]]) if _ROOT_KEY in zone else int(headers["key"][sample])
+            if (sample, key) not in numbers:
+                numbers[sample, key] = len(found)
+                found.append(headers[sample])
+                found[-1]["key"] = key
+            generators["amount"][zone[_SAMPLE_ID]] = numbers[sample, key]
+    return _with_tables(soundfont, chunks, generators.tobytes(), np.array([*found, headers[-1]]).tobytes())
+
+# %% ../nbs/01_minicorpus.ipynb #46d37046
+def _with_tables(soundfont, chunks, generators, headers):
+    """The SoundFont with its generators (same size) and sample headers (the last chunk, any size) replaced."""
+    start, size = chunks[b"shdr"]
+    if start + 8 + size != len(soundfont):
+        raise ValueError("this SoundFont does not end with its sample headers, as section 4 of the specification asks")
+    changed = bytearray(soundfont[:start + 8] + headers)
+    at = chunks[b"igen"][0] + 8
+    changed[at:at + len(generators)] = generators
+    for name in (b"sfbk", b"pdta", b"shdr"):
+        at, old = chunks[name]
+        struct.pack_into("<I", changed, at + 4, old + len(headers) - size)
+    return bytes(changed)
+
+
+@lru_cache(maxsize=2)
+def _synthesizer(tuned=True):
     """symusic's player with the SoundFont that pretty_midi ships."""
     import pretty_midi
     import symusic
@@ -489,21 +579,24 @@ def _synthesizer():
     soundfont = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
     if not soundfont.is_file():
         raise FileNotFoundError(f"pretty_midi came without its SoundFont {soundfont.name}; reinstall pretty_midi")
-    return symusic.Synthesizer(sf_path=str(soundfont), sample_rate=SAMPLE_RATE, quality=0)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, soundfont.name)
+        copy.write_bytes(_tuned(soundfont.read_bytes()) if tuned else soundfont.read_bytes())
+        return symusic.Synthesizer(sf_path=str(copy), sample_rate=SAMPLE_RATE, quality=0)
 
-
-def _render_notes(notes, program, is_drum):
+# %% ../nbs/01_minicorpus.ipynb #f7d0a48e
+def _render_notes(notes, program, is_drum, tuned=True):
     """The notes of one part, all equally loud, as a mono float32 waveform."""
     import symusic
 
     score = symusic.Score(500)  # 500 ticks a beat at 120 beats a minute: one tick is one millisecond
     score.tempos.append(symusic.Tempo(time=0, qpm=120))
     track = symusic.Track(program=program, is_drum=is_drum)
-    for start_s, duration_s, pitch in zip(notes["start_s"], notes["duration_s"], notes["pitch"]):
-        track.notes.append(symusic.Note(time=round(start_s * 1000), duration=round(duration_s * 1000),
-                                        pitch=int(pitch), velocity=100))
+    times = [np.rint(notes[name].to_numpy() * 1000).astype(np.int32) for name in ("start_s", "duration_s")]
+    pitches = np.array(notes["pitch"], dtype=np.int8)
+    track.notes = symusic.Note.from_numpy(*times, pitches, np.full(len(notes), 100, np.int8))
     score.tracks.append(track)
-    return _synthesizer().render(score, stereo=False)[0]
+    return _synthesizer(tuned).render(score, stereo=False)[0]
 
 # %% ../nbs/01_minicorpus.ipynb #835a6028
 _LEVELS_DB = {"kick": -12, "snare": -16, "hat": -28, "ride": -28, "bass": -14, "comp": -19, "pad": -24, "lead": -17}
@@ -520,32 +613,33 @@ def _render_part(song, part):
     for gain_db, notes in song.notes[song.notes["part"] == part].groupby("gain_db"):
         played = _render_notes(notes, program, is_drum)[:n_samples]
         waveform[:len(played)] += np.float32(10 ** (gain_db / 20)) * played
-    sounding = np.abs(waveform) > 1e-3
-    if not sounding.any():
-        return waveform
-    rms = np.sqrt(np.mean(waveform[sounding].astype(float) ** 2))
+    sounding = max(np.count_nonzero(np.abs(waveform) > 1e-3), 1)
+    rms = max(float(np.sqrt(np.square(waveform).sum() / sounding)), 1e-6)
     level_db = _LEVELS_DB[part] + song.sound["level"].get(part, 0.0)
     return waveform * np.float32(10 ** (level_db / 20) / rms)
 
 # %% ../nbs/01_minicorpus.ipynb #84c0b2af
 def _room(waveform, amount):
-    """Add a simple room: four feedback echoes (Schroeder 1962)."""
+    """Add a simple room: four feedback echoes (Schroeder 1962).
+
+    An echo that returns for ever, 1 / (1 - g z^-d), is the product of (1 + g^n z^-nd) for n = 1, 2, 4, 8, ...:
+    a few additions of the whole waveform instead of a loop over samples.
+    """
     wet = np.zeros_like(waveform)
     for delay in (661, 817, 906, 994):  # samples: 30 to 45 ms without a common divisor
         echo = waveform.copy()
-        for start in range(delay, len(echo), delay):
-            part = echo[start:start + delay]
-            part += np.float32(0.72) * echo[start - delay:start][:len(part)]
-        wet += echo - waveform
-    return waveform + np.float32(amount * 0.5) * wet
+        for n in (1, 2, 4, 8, 16):
+            echo[n * delay:] += np.float32(0.72**n) * echo[:-n * delay]
+        wet += echo
+    return waveform + np.float32(amount * 0.5) * (wet - 4 * waveform)
 
 
 def _tilt(waveform, tilt_db):
-    """Raise or lower what lies above about 1.2 kHz by tilt_db."""
+    """Take away what lies below about 20 Hz; raise or lower what lies above about 1.2 kHz by tilt_db."""
     from scipy.signal import lfilter
 
-    pole = 0.7
-    low = lfilter([1 - pole], [1, -pole], waveform).astype(np.float32)
+    waveform = lfilter(np.float32([1, -1]), np.float32([1, -0.995]), waveform)
+    low = lfilter(np.float32([0.3]), np.float32([1, -0.7]), waveform)
     return low + np.float32(10 ** (tilt_db / 20)) * (waveform - low)
 
 
@@ -554,7 +648,7 @@ def _master(waveform, sound, rng):
     drive = np.float32(1 + 12 * sound["drive"])
     waveform = waveform * drive / (1 + np.abs(waveform * drive)) if sound["drive"] > 0 else waveform
     waveform = _tilt(_room(waveform, sound["reverb"]), sound["tilt_db"])
-    rms = max(float(np.sqrt(np.mean(waveform.astype(float) ** 2))), 1e-6)
+    rms = max(float(np.sqrt(np.mean(np.square(waveform)))), 1e-6)
     waveform = waveform * np.float32(10 ** (sound["loudness_db"] / 20) / rms)
     hiss = rng.random(len(waveform), dtype=np.float32) - np.float32(0.5)
     waveform = waveform + np.float32(10 ** (sound["hiss_db"] / 20)) * hiss
@@ -589,21 +683,19 @@ def render_song(song):
 # %% ../nbs/01_minicorpus.ipynb #5fa13dcb
 def _write_whole(path, write):
     """Let `write` fill a file beside `path`, then move it into place: no one ever sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         write(temporary)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write_track(song, path):
     import soundfile
 
-    _write_whole(path, lambda name: soundfile.write(name, render_song(song), SAMPLE_RATE, subtype="PCM_16", format="WAV"))
+    waveform = render_song(song)
+    _write_whole(path, lambda name: soundfile.write(name, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV"))
 
 
 def _is_whole(path, n_samples):
@@ -624,13 +716,14 @@ def _claim_folder(folder, seconds, seed, tracks_per_genre):
         found = json.loads(note.read_text())
         listed = found.pop("tracks_per_genre", 0)
         if found != wanted:
-            raise ValueError(f"{folder} holds a mini-corpus made with {found}, not {wanted}; choose another folder or delete it")
+            raise ValueError(f"{folder} holds a mini-corpus made with {found}, not {wanted}; "
+                             "choose another folder or delete this one")
         tracks_per_genre = max(tracks_per_genre, listed)
     elif folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no mini-corpus; choose a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(wanted | {"tracks_per_genre": int(tracks_per_genre)}, indent=1) + "\n"
-    _write_whole(note, lambda name: Path(name).write_text(text))
+    _write_whole(note, lambda name: name.write_text(text))
     return tracks_per_genre
 
 # %% ../nbs/01_minicorpus.ipynb #232df94c
@@ -657,7 +750,8 @@ def render_minicorpus(folder, tracks_per_genre, seconds=30.0, seed=0, progress=F
     Returns
     -------
     pandas.DataFrame
-        tracks_per_genre rows a genre: track_id, path, genre, artist, duration_s, tempo_bpm, key.
+        tracks_per_genre rows a genre: track_id, path, genre, artist, duration_s, tempo_bpm, key, and the instruments
+        kit, bass, comp (chords), pad and lead.
 
     Raises
     ------
@@ -672,15 +766,14 @@ def render_minicorpus(folder, tracks_per_genre, seconds=30.0, seed=0, progress=F
     folder = Path(folder)
     listed = _claim_folder(folder, seconds, seed, tracks_per_genre)
     tracks = _render_tracks(folder, listed, tracks_per_genre, seconds, seed, progress)
-    public = tracks.assign(duration_s=round(seconds * SAMPLE_RATE) / SAMPLE_RATE)
-    _write_whole(folder / "tracks.csv", lambda name: public.drop(columns="index").to_csv(name, index=False))
-    asked = public[public["index"] < tracks_per_genre].drop(columns="index").reset_index(drop=True)
+    _write_whole(folder / "tracks.csv", lambda name: tracks.drop(columns="index").to_csv(name, index=False))
+    asked = tracks[tracks["index"] < tracks_per_genre].drop(columns="index").reset_index(drop=True)
     return asked.assign(path=[str(folder / path) for path in asked["path"]])
 
 # %% ../nbs/01_minicorpus.ipynb #273fb6ae
 def _render_tracks(folder, listed, tracks_per_genre, seconds, seed, progress):
     """Compose every listed track, render those asked for that are not there yet, and return the table."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     rows = []
     jobs = [(genre, index) for genre in GENRES for index in range(listed)]
@@ -690,5 +783,7 @@ def _render_tracks(folder, listed, tracks_per_genre, seconds, seed, progress):
         path.parent.mkdir(exist_ok=True)
         if index < tracks_per_genre and not _is_whole(path, round(seconds * SAMPLE_RATE)):
             _write_track(song, path)
-        rows.append((song.track_id, f"{genre}/{path.name}", genre, song.artist, index, song.tempo_bpm, song.key))
-    return pd.DataFrame(rows, columns=["track_id", "path", "genre", "artist", "index", "tempo_bpm", "key"])
+        rows.append(dict(track_id=song.track_id, path=f"{genre}/{path.name}", genre=genre, artist=song.artist,
+                         duration_s=round(seconds * SAMPLE_RATE) / SAMPLE_RATE, tempo_bpm=song.tempo_bpm, key=song.key,
+                         **{part: name or "" for part, name in song.programs.items()}, index=index))
+    return pd.DataFrame(rows)
