@@ -46,15 +46,18 @@ def _axes(ax, width, height):
     return figure, axes[0, 0]
 
 # %% ../nbs/11_plot.ipynb #c0aaea75
-def plot_curves(history, measures=("accuracy", "loss")):
+def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
     """Accuracy and loss over the epochs of a training, for train and valid, with the best epoch marked.
 
     Parameters
     ----------
     history : pandas.DataFrame
-        One row an epoch: `epoch` (int), and for each measure its name (train) and `val_` with its name (valid).
+        One row an epoch: `epoch` (int), and for each measure its name (train) and, if there is a valid side, `val_`
+        with its name.
     measures : sequence of str
         What to draw, a panel each.
+    monitor : str
+        The column that the best epoch is chosen by: the lowest if its name ends in 'loss', else the highest.
 
     Returns
     -------
@@ -67,29 +70,33 @@ def plot_curves(history, measures=("accuracy", "loss")):
     """
     import seaborn as sns
 
-    need = ["epoch", *(prefix + name for name in measures for prefix in ("", "val_"))]
+    sides = {"train": "", "valid": "val_"} if monitor in history else {"train": ""}
+    need = ["epoch", *(prefix + name for name in measures for prefix in sides.values())]
     missing = [name for name in need if name not in history]
     if missing or not len(history):
         raise ValueError(f"history has {len(history)} epochs and lacks {missing}; expected the columns {need}")
-    best = history.loc[history["val_accuracy"].idxmax()] if "val_accuracy" in history else history.iloc[-1]
     figure, axes = _new_axes(1, len(measures), 4.4 * len(measures), 3.3)
     for ax, name in zip(axes.flat, measures):
-        long = history.rename(columns={name: "train", f"val_{name}": "valid"}).melt(
-            "epoch", ["train", "valid"], "side", name
-        )
-        sns.lineplot(
-            long, x="epoch", y=name, style="side", hue="side", palette=[GREY, INK], dashes=[(3, 1.5), ""], ax=ax
-        )
-        ax.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        ax.plot(
-            best["epoch"], best[f"val_{name}"], "o", color=INK, markerfacecolor="white", markeredgewidth=1.6, zorder=5
-        )
-        ax.set_title(f"best epoch {best['epoch']:.0f}: {best[f'val_{name}']:.3f}", fontsize=9, loc="left", color=INK)
+        curves = pd.DataFrame({side: history[prefix + name].to_numpy() for side, prefix in sides.items()})
+        long = curves.assign(epoch=history["epoch"].to_numpy()).melt("epoch", var_name="side", value_name=name)
+        look = {"palette": [GREY, INK][: len(sides)], "dashes": [(3, 1.5), ""][: len(sides)]}
+        sns.lineplot(long, x="epoch", y=name, style="side", hue="side", ax=ax, **look)
+        if "valid" in sides:
+            _mark_best(ax, history, monitor, f"val_{name}")
         ax.legend(title=None, frameon=False)
         _whole_numbers(ax.xaxis)
         ax.set(ylabel=name, ylim=(0, 1) if name == "accuracy" else (0, None))
     sns.despine(figure)
     return figure
+
+
+def _mark_best(ax, history, monitor, name):
+    "A ring on valid's curve where the monitored column is best, and its value above the panel."
+    column = history[monitor]
+    best = history.loc[column.idxmin() if monitor.endswith("loss") else column.idxmax()]
+    ax.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+    ax.plot(best["epoch"], best[name], "o", color=INK, markerfacecolor="white", markeredgewidth=1.6, zorder=5)
+    ax.set_title(f"best epoch {best['epoch']:.0f}: {best[name]:.3f}", fontsize=9, loc="left", color=INK)
 
 
 def _whole_numbers(axis):
