@@ -202,12 +202,13 @@ def _mel_power(samples, n_frames, spec):
     windows = np.lib.stride_tricks.as_strided(samples, (n_frames, spec.n_fft), (step * spec.hop_length, step),
                                               writeable=False)
     spectrum = rfft(windows * _window(spec.n_fft), axis=1, overwrite_x=True).view(np.float32)
-    np.square(spectrum, out=spectrum)
     power = np.empty((n_frames, spec.n_mels), np.float32)
-    for bands, bins, weights, most_frames in _band_groups(spec):
-        for first in range(0, n_frames, most_frames):
-            part = slice(first, first + most_frames)
-            np.matmul(spectrum[part, bins], weights, out=power[part, bands])
+    with np.errstate(over="ignore", invalid="ignore"):  # _finite says it in plain words
+        np.square(spectrum, out=spectrum)
+        for bands, bins, weights, most_frames in _band_groups(spec):
+            for first in range(0, n_frames, most_frames):
+                part = slice(first, first + most_frames)
+                np.matmul(spectrum[part, bins], weights, out=power[part, bands])
     return power
 
 # %% ../nbs/03_mel.ipynb #7794b439

@@ -45,7 +45,7 @@ def _write_json(folder, path, content, exclusive=False):
     """Write a file in one step. With exclusive, FileExistsError if it is there already."""
     temporary = _temporary(folder)
     try:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
         if exclusive:
             os.link(temporary, path)
         else:
@@ -90,7 +90,7 @@ def _put_track(folder, frames, row):
         (made / "c" / "0").mkdir(parents=True)
         with open(made / "c" / "0" / "0", "wb") as file:
             file.write(np.ascontiguousarray(frames, dtype="<f2"))
-        (made / "zarr.json").write_text(json.dumps(_array_json(frames.shape, row), indent=1), encoding="utf-8")
+        (made / "zarr.json").write_text(json.dumps(_array_json(frames.shape, row)), encoding="utf-8")
         _move_in(folder, made, _place(folder, row["track_id"]))
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -103,7 +103,8 @@ def _read_row(place):
             array = json.load(file)
         n_frames, n_mels = array["shape"]
         row = {**array["attributes"], "n_frames": n_frames, "n_bytes": 2 * n_frames * n_mels}
-        return row if _n_bytes(place) == row["n_bytes"] and row["track_id"] else None
+        whole = _n_bytes(place) == row["n_bytes"] and safe_name(row["track_id"]) == os.path.basename(place)
+        return row if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -174,15 +175,14 @@ def _make_store(folder, settings):
 def _read_tracks(folder):
     """Rows of all tracks in the store: those that are whole, by folder name, and the names of those that are not."""
     folder = Path(folder)
-    try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        index = {}
-    rows, broken = {}, []
+    index, rows, broken = _read_index(folder), {}, []
     for entry in os.scandir(folder / "tracks"):
         if entry.name == "zarr.json" or not entry.is_dir():
             continue
-        touched = entry.stat().st_mtime_ns
+        try:
+            touched = os.stat(os.path.join(entry.path, "zarr.json")).st_mtime_ns
+        except OSError:
+            touched = None
         row = index.get(entry.name)
         if row is None or row["touched"] != touched or row["n_bytes"] != _n_bytes(entry.path):
             row = _read_row(entry.path)
@@ -191,6 +191,16 @@ def _read_tracks(folder):
         else:
             rows[entry.name] = {**row, "touched": touched}
     return rows, broken
+
+
+def _read_index(folder):
+    """Rows of all tracks as they were when the store was last written; empty if that is not known."""
+    try:
+        index = json.loads((Path(folder) / "index.json").read_text(encoding="utf-8"))
+        needed = {"touched", "n_bytes", "n_frames", "track_id"}
+        return index if all(row.keys() >= needed for row in index.values()) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _read_problems(folder):
@@ -564,13 +574,8 @@ def build_store(tracks, folder, spec=MelSpec(), workers=None, progress=True, cli
 def _write_index(folder):
     """Write index.json if it is not up to date."""
     rows, _ = _read_tracks(folder)
-    text = Path(folder) / "index.json"
-    try:
-        if json.loads(text.read_text(encoding="utf-8")) == rows:
-            return
-    except (OSError, ValueError):
-        pass
-    _write_json(folder, text, rows)
+    if rows != _read_index(folder):
+        _write_json(folder, Path(folder) / "index.json", rows)
 
 
 def _explained(error, folder):

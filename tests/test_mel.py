@@ -1,0 +1,237 @@
+"""Spectrograms against librosa and against the definition; audio files of every kind; bounds on memory and time."""
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genre_study.mel import (
+    AudioError,
+    MelSpec,
+    audio_blocks,
+    load_audio,
+    log_mel,
+    mel_blocks,
+    mel_filters,
+    mel_spectrogram,
+    power_to_db,
+)
+
+librosa = pytest.importorskip("librosa")
+
+
+def librosa_mel(waveform, spec):
+    return librosa.feature.melspectrogram(
+        y=waveform, sr=spec.sample_rate, n_fft=spec.n_fft, hop_length=spec.hop_length, n_mels=spec.n_mels,
+        fmin=spec.fmin_hz, fmax=spec.fmax_hz, htk=spec.mel_scale == "htk")
+
+
+def assert_equal_to_librosa(waveform, spec):
+    theirs, ours = librosa_mel(waveform, spec), mel_spectrogram(waveform, spec)
+    assert ours.shape == theirs.shape and ours.dtype == np.float32
+    assert np.abs(ours - theirs).max() <= 1e-5 * theirs.max()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=60, deadline=None)
+@given(n_samples=st.integers(1, 40000), sample_rate=st.sampled_from([8000, 16000, 22050, 44100]),
+       n_fft=st.integers(2, 4096), hop_length=st.integers(50, 3000), n_mels=st.integers(1, 200),
+       mel_scale=st.sampled_from(["slaney", "htk"]), fmin_hz=st.floats(0, 1000),
+       fmax_hz=st.one_of(st.none(), st.floats(1500, 4000)), dtype=st.sampled_from(["float32", "float64"]),
+       seed=st.integers(0, 1000))
+def test_equal_to_librosa(n_samples, dtype, seed, **parameters):
+    waveform = np.random.default_rng(seed).normal(0, 0.3, n_samples).astype(dtype)
+    assert_equal_to_librosa(waveform, MelSpec(**parameters))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("n_samples", [1, 2, 511, 512, 513, 1024, 2047, 2048, 2049, 131071, 131072, 131073, 134000])
+@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
+def test_equal_to_librosa_at_every_edge(n_samples, mel_scale):
+    waveform = np.random.default_rng(0).normal(0, 0.3, n_samples).astype(np.float32)
+    assert_equal_to_librosa(waveform, MelSpec(mel_scale=mel_scale))
+
+
+def test_equal_to_the_definition():
+    """The sum written out: window, discrete Fourier transform, squares, triangles."""
+    spec = MelSpec(sample_rate=8000, n_fft=64, hop_length=16, n_mels=6)
+    waveform = np.random.default_rng(1).normal(size=300)
+    padded = np.r_[np.zeros(32), waveform, np.zeros(32)]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
+    transform = np.exp(-2j * np.pi * np.outer(np.arange(33), np.arange(64)) / 64)
+    frames = np.stack([np.abs(transform @ (window * padded[i:i + 64])) ** 2 for i in range(0, 301, 16)], axis=1)
+    assert np.allclose(mel_spectrogram(waveform, spec), mel_filters(spec) @ frames, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_to_librosa_on_real_tracks(gtzan):
+    files = sorted((gtzan / "mini" / "genres").rglob("*.flac"))[::20]
+    assert files
+    for file in files:
+        waveform = load_audio(file)
+        assert np.array_equal(waveform, soundfile.read(file, dtype="float32")[0])
+        assert_equal_to_librosa(waveform, MelSpec())
+        quiet = 10 * np.log10(np.maximum(librosa_mel(waveform.astype(np.float64), MelSpec()), 1e-10))
+        assert np.abs(log_mel(waveform) - quiet).max() < 0.05  # dB, down to -100
+
+
+def test_silence_and_extremes():
+    assert (log_mel(np.zeros(5000)) == -100).all()
+    assert (log_mel(np.full(5000, 1e-30)) == -100).all()
+    assert np.isfinite(log_mel(np.full(5000, 1e15))).all()
+    with pytest.raises(ValueError, match="too large"):
+        mel_spectrogram(np.full(5000, 1e25))
+    with pytest.raises(ValueError, match="infinite"):
+        mel_spectrogram(np.r_[np.zeros(9000), np.inf, np.zeros(9000)])
+    with pytest.raises(ValueError, match="empty"):
+        mel_spectrogram(np.zeros(0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 300_000), max_size=20), hop_length=st.sampled_from([100, 512, 5000]),
+       n_fft=st.sampled_from([501, 2048]))
+def test_pieces_give_the_same_bits(cuts, hop_length, n_fft):
+    waveform = np.random.default_rng(0).normal(0, 0.3, 300_000).astype(np.float32)
+    spec = MelSpec(n_fft=n_fft, hop_length=hop_length, n_mels=40)
+    pieces = np.split(waveform, sorted(cuts))
+    assert np.array_equal(np.hstack(list(mel_blocks(iter(pieces), spec))), mel_spectrogram(waveform, spec))
+
+
+def test_an_hour_needs_no_more_memory_than_its_result():
+    spec = MelSpec(hop_length=2048)
+    hour = np.zeros(3600 * 22050, np.float32)
+    tracemalloc.start()
+    frames = mel_spectrogram(hour, spec)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < frames.nbytes + 40e6
+
+
+def test_the_same_bits_with_one_thread_and_with_all():
+    from threadpoolctl import threadpool_limits
+    waveform = np.random.default_rng(0).normal(0, 0.3, 300_000).astype(np.float32)
+    with threadpool_limits(1):
+        one = mel_spectrogram(waveform)
+    assert np.array_equal(one, mel_spectrogram(waveform))
+
+
+def test_importing_and_computing_loads_no_librosa():
+    code = ("import sys, numpy as np; from genre_study.mel import log_mel; log_mel(np.zeros(9999)); "
+            "print([m for m in ('librosa', 'numba', 'keras', 'jax', 'matplotlib', 'pandas') if m in sys.modules])")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# ---- audio files
+
+FORMATS = [("wav", "PCM_U8", 2e-2), ("wav", "PCM_16", 1e-4), ("wav", "PCM_24", 1e-6), ("wav", "FLOAT", 1e-7),
+           ("wav", "DOUBLE", 1e-7), ("wav", "ULAW", 3e-2), ("au", "PCM_16", 1e-4), ("flac", "PCM_16", 1e-4),
+           ("aiff", "PCM_16", 1e-4), ("ogg", "VORBIS", None), ("mp3", "MPEG_LAYER_III", None)]
+
+
+def tune(sample_rate, seconds=2.0):
+    time_s = np.arange(int(seconds * sample_rate)) / sample_rate
+    return 0.4 * np.sin(2 * np.pi * 440 * time_s) + 0.2 * np.sin(2 * np.pi * 1000 * time_s)
+
+
+@pytest.mark.parametrize(("suffix", "subtype", "error"), FORMATS)
+def test_formats(tmp_path, suffix, subtype, error):
+    waveform, file = tune(22050), tmp_path / f"tune.{suffix}"
+    soundfile.write(file, waveform, 22050, subtype=subtype)
+    loaded = load_audio(file)
+    assert loaded.dtype == np.float32 and loaded.ndim == 1
+    if error is not None:
+        assert np.abs(loaded - waveform).max() < error
+    else:  # lossy, and mp3 has a delay: the same pitch, about the same length
+        assert abs(len(loaded) - len(waveform)) < 3000
+        assert np.argmax(log_mel(loaded).mean(axis=1)) == np.argmax(log_mel(waveform).mean(axis=1))
+    with open(file, "rb") as handle:
+        assert np.array_equal(load_audio(handle), loaded)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_rates_and_channels_as_librosa_loads_them(tmp_path, sample_rate, channels):
+    file = tmp_path / "tune.wav"
+    weights = np.linspace(1, 0.3, channels)
+    soundfile.write(file, tune(sample_rate)[:, None] * weights, sample_rate)
+    ours, (theirs, _) = load_audio(file), librosa.load(file, sr=22050)
+    assert len(ours) == len(theirs)
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_blocks_come_one_at_a_time_and_close_their_file(tmp_path):
+    file = tmp_path / "long.wav"
+    soundfile.write(file, tune(22050, 60), 22050)
+    before = len(os.listdir("/proc/self/fd"))
+    blocks = audio_blocks(file)
+    assert len(next(blocks)) < 22050 * 10
+    blocks.close()
+    for bad in ("text.wav", "gone.wav"):
+        (tmp_path / "text.wav").write_text("not audio")
+        with pytest.raises(AudioError, match=bad):
+            load_audio(tmp_path / bad)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_no_audio_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "circle.wav").symlink_to(tmp_path / "circle.wav")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "half.wav").write_bytes(b"RIFF\x00\x00")
+    paths = [tmp_path / f"{name}.wav" for name in ("pipe", "folder", "circle", "empty", "half", "gone")]
+    results = []
+
+    def load_all():
+        for path in [*paths, "/dev/zero", "/dev/full", "a\0b.wav", ""]:
+            try:
+                load_audio(path)
+                results.append((path, "loaded"))
+            except AudioError as error:
+                results.append((path, str(error)))
+
+    thread = threading.Thread(target=load_all, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), f"hangs after {results}"
+    assert len(results) == 10 and all(str(path) in message for path, message in results), results
+
+
+def test_unreadable_permissions(tmp_path):
+    file = tmp_path / "secret.wav"
+    soundfile.write(file, tune(22050), 22050)
+    file.chmod(0)
+    is_root = os.geteuid() == 0  # root may read everything, so it becomes nobody for a moment
+    os.seteuid(65534) if is_root else None
+    try:
+        with pytest.raises(AudioError, match="Permission denied"):
+            load_audio(file)
+    finally:
+        os.seteuid(0) if is_root else None
+
+
+def test_long_files_are_bounded(tmp_path):
+    file = tmp_path / "long.flac"
+    soundfile.write(file, np.zeros(22050 * 100), 22050)
+    with pytest.raises(AudioError, match="longer than 60 s"):
+        load_audio(file, max_duration_s=60)
+    assert len(load_audio(file, max_duration_s=101)) == 22050 * 100
+
+
+def test_decoding_in_pieces_is_decoding_at_once(tmp_path):
+    file = tmp_path / "tune.wav"
+    soundfile.write(file, tune(44100, 8), 44100)
+    at_once = power_to_db(np.hstack(list(mel_blocks(audio_blocks(file)))))
+    assert np.array_equal(at_once, log_mel(load_audio(file)))
+
+
+def test_audio_error_crosses_processes():
+    import pickle
+    error = pickle.loads(pickle.dumps(AudioError("x.wav", "is empty", "Replace it")))
+    assert (error.path, error.problem, error.advice) == ("x.wav", "is empty", "Replace it")
+    assert str(error) == "x.wav: is empty. Replace it"

@@ -1,0 +1,345 @@
+"""The store: what processes, file systems and other people's files can do to it."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import zarr
+
+from genre_study import store as store_module
+from genre_study.mel import MelSpec, load_audio, log_mel
+from genre_study.store import build_store, import_spectrograms, open_store, safe_name
+
+
+def write_corpus(folder, n_tracks, seconds=1.0, seed=0):
+    """Noise, a track each; the table of tracks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random, rows = np.random.default_rng(seed), []
+    for number in range(n_tracks):
+        file = folder / f"noise.{number:05d}.wav"
+        soundfile.write(file, random.normal(0, 0.1, int(22050 * seconds)), 22050)
+        rows.append({"track_id": file.stem, "path": str(file), "genre": f"genre{number % 3}", "artist": None})
+    return pd.DataFrame(rows)
+
+
+def content(store):
+    """All that a store holds, to compare two."""
+    return ({track_id: store.frames(track_id).tobytes() for track_id in store.tracks.track_id},
+            store.tracks.to_dict("records").__repr__(), store.problems.to_dict("records").__repr__())
+
+
+def assert_clean(folder):
+    """No file is left that does not belong there, and no process needs to come back."""
+    assert sorted(p.name for p in folder.iterdir()) == [".new", "index.json", "problems", "tracks", "zarr.json"]
+    assert list((folder / ".new").iterdir()) == []
+
+
+def test_what_is_on_disk_is_what_zarr_itself_would_write(tmp_path):
+    store = build_store(write_corpus(tmp_path / "audio", 2), tmp_path / "store", progress=False)
+    ours = json.loads((tmp_path / "store" / "tracks" / "noise.00001" / "zarr.json").read_text())
+    frames = store.frames("noise.00001")
+    array = zarr.create_array(tmp_path / "theirs", shape=frames.shape, chunks=frames.shape, dtype="float16",
+                              compressors=None, filters=None, dimension_names=("frame", "mel band"),
+                              attributes=ours["attributes"])
+    array[:] = frames
+    theirs = json.loads((tmp_path / "theirs" / "zarr.json").read_text())
+    assert ours == theirs
+    assert (tmp_path / "theirs" / "c" / "0" / "0").read_bytes() == frames.tobytes()
+    group = zarr.open_group(tmp_path / "store", mode="r")
+    assert sorted(group["tracks"].array_keys()) == ["noise.00000", "noise.00001"]
+    assert np.array_equal(group["tracks/noise.00001"][:], frames)
+    assert MelSpec.from_dict(group.attrs["genre_study"]["spec"]) == MelSpec()
+
+
+def test_real_tracks_from_audio(gtzan, tmp_path):
+    files = sorted((gtzan / "mini" / "genres").rglob("*.flac"))[::10]
+    tracks = pd.DataFrame({"track_id": [f.stem for f in files], "path": [str(f) for f in files],
+                           "genre": [f.parent.name for f in files]})
+    store = build_store(tracks, tmp_path / "store", workers=2, progress=False)
+    assert len(store) == 10 and not len(store.problems)
+    assert store.tracks.genre.nunique() == 10
+    assert store.tracks.n_frames.between(1292, 1310).all()
+    for track in store.tracks.itertuples():
+        expected = log_mel(load_audio(track.path)).T
+        assert np.array_equal(store.frames(track.track_id), expected.astype(np.float16))
+    assert_clean(tmp_path / "store")
+
+
+def test_real_spectrograms(gtzan, tmp_path):
+    store = import_spectrograms(gtzan / "mel999.npz", tmp_path / "store", frames_per_second=22050 / 512, progress=False)
+    assert len(store) == 999 and (store.tracks.n_frames == 1292).all() and store.tracks.genre.nunique() == 10
+    with np.load(gtzan / "mel999.npz") as archive:
+        row = archive["ids"].tolist().index("rock.00042")
+        columns = archive["mel"][row].astype(float) / 255
+    middles_s, frames_s = (np.arange(387) + 0.5) / 387 * 30, np.arange(1292) * 512 / 22050
+    expected = np.stack([np.interp(frames_s, middles_s, band) for band in columns], axis=1)
+    assert np.abs(store.frames("rock.00042") - expected).max() < 1e-3
+    facts = pd.read_csv(gtzan / "tracks.csv")
+    with_facts = import_spectrograms(gtzan / "mel999.npz", tmp_path / "facts", facts, progress=False)
+    assert with_facts.problems.track_id.tolist() == ["jazz.00054"]
+    assert with_facts.tracks.n_frames.eq(387).all() and with_facts.tracks.artist.isna().sum() == 80  # and jazz.00054
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_one_process_and_three_give_the_same_bytes(tmp_path, workers):
+    tracks = write_corpus(tmp_path / "audio", 12)
+    tracks.loc[12] = ["gone", str(tmp_path / "gone.wav"), "genre0", None]
+    one = build_store(tracks, tmp_path / "one", workers=1, progress=False)
+    other = build_store(tracks.sample(frac=1, random_state=0), tmp_path / "other", workers=workers, progress=False)
+    assert content(one) == content(other)
+    assert_clean(tmp_path / "other")
+
+
+BUILD = """
+import sys, pandas as pd
+from genre_study.store import build_store
+build_store(pd.read_json(sys.argv[1]), sys.argv[2], workers=1, progress=False)
+"""
+
+
+def start_builder(tracks, folder):
+    tracks.to_json(folder.parent / "tracks.json")
+    return subprocess.Popen([sys.executable, "-c", BUILD, str(folder.parent / "tracks.json"), str(folder)],
+                            stderr=subprocess.PIPE, text=True)
+
+
+def test_four_processes_build_one_store(tmp_path):
+    tracks = write_corpus(tmp_path / "audio", 40)
+    alone = build_store(tracks, tmp_path / "alone", workers=1, progress=False)
+    builders = [start_builder(tracks, tmp_path / "together") for _ in range(4)]
+    for builder in builders:
+        _, errors = builder.communicate(timeout=120)
+        assert builder.returncode == 0, errors
+    assert content(open_store(tmp_path / "together")) == content(alone)
+    assert_clean(tmp_path / "together")
+
+
+def test_of_two_specs_started_together_one_wins_and_the_other_is_told(tmp_path):
+    tracks = write_corpus(tmp_path / "audio", 4)
+
+    def build(n_mels):
+        try:
+            return build_store(tracks, tmp_path / "store", MelSpec(n_mels=n_mels), workers=1, progress=False)
+        except ValueError as error:
+            return str(error)
+
+    for _ in range(10):
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        with ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(build, (32, 64)))
+        told = [result for result in results if isinstance(result, str)]
+        assert len(told) == 1 and "n_mels" in told[0] and "32" in told[0] and "64" in told[0]
+        assert {store_module._read_row(p)["n_bytes"] // store_module._read_row(p)["n_frames"]
+                for p in (tmp_path / "store" / "tracks").glob("noise*")} <= {64, 128}
+        winner = next(result for result in results if not isinstance(result, str))
+        assert all(winner.frames(i).shape[1] == winner.spec.n_mels for i in winner.tracks.track_id)
+
+
+def test_a_reader_sees_only_whole_tracks_while_a_writer_writes(tmp_path):
+    tracks = write_corpus(tmp_path / "audio", 120)
+    builder, seen = start_builder(tracks, tmp_path / "store"), []
+    while builder.poll() is None:
+        try:
+            store = open_store(tmp_path / "store")
+        except FileNotFoundError:  # not begun yet
+            continue
+        assert not len(store.problems)
+        for track_id in store.tracks.track_id:
+            frames = store.frames(track_id)
+            assert frames.shape == (44, 128) and frames.max() > -60
+        seen.append(len(store))
+    assert builder.returncode == 0 and len(open_store(tmp_path / "store")) == 120
+    assert seen == sorted(seen) and len(set(seen)) > 3, "the reader never met the writer at work"
+
+
+@pytest.mark.parametrize("fate", ["crash", pytest.param("hang", marks=pytest.mark.torture)])
+def test_a_decoder_that_crashes_or_hangs(fate):
+    def job(track):
+        if track["track_id"] == "crash":
+            os._exit(11)
+        if track["track_id"] == "hang":
+            import time
+            time.sleep(3600)
+
+    names = [*map(str, range(20)), fate, *map(str, range(20, 40))]
+    outcomes = {track["track_id"]: problem for track, problem in
+                store_module._in_processes(job, [{"track_id": name} for name in names], workers=2, patience_s=30)}
+    assert sorted(outcomes) == sorted(names)
+    problems = {name: problem for name, problem in outcomes.items() if problem}
+    assert problems == {fate: {"crash": "crashes the decoder, or needs more memory than there is",
+                               "hang": "takes longer than 30 s to decode"}[fate]}
+
+
+ODD_IDS = ["a/b", "a\\b", "../../etc/passwd", "line\nbreak", "tab\t", "🎷🎺", "x" * 250, "ü", "u\u0308", "A", "a", " ",
+           "", "zarr.json", "__init__", ".", "..", "<script>alert(1)</script>", "CON"]
+
+
+def test_odd_track_ids(tmp_path):
+    file = write_corpus(tmp_path / "audio", 1).path[0]
+    tracks = pd.DataFrame({"track_id": ODD_IDS, "path": file, "genre": "odd", "artist": "Ünïcödé \"quotes\""})
+    store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    assert sorted(store.tracks.track_id) == sorted(ODD_IDS)
+    assert all(store.frames(track_id).shape == (44, 128) for track_id in ODD_IDS)
+    names = os.listdir(tmp_path / "store" / "tracks")
+    assert len({name.lower() for name in names}) == len(ODD_IDS) + 1
+    assert len(list(zarr.open_group(tmp_path / "store" / "tracks", mode="r").array_keys())) == len(ODD_IDS)
+    assert max(map(len, map(safe_name, ODD_IDS))) <= 100
+
+
+def test_changed_audio_and_corrected_labels(tmp_path):
+    tracks = write_corpus(tmp_path / "audio", 3)
+    before = build_store(tracks, tmp_path / "store", progress=False)
+    old = before.frames("noise.00000")
+    soundfile.write(tracks.path[0], np.random.default_rng(9).normal(0, 0.1, 30000), 22050)
+    (tmp_path / "audio" / "noise.00001.wav").write_bytes(b"overwritten by accident")
+    os.unlink(tracks.path[2])
+    tracks["artist"] = ["One", "Two", "Three"]
+    after = build_store(tracks, tmp_path / "store", progress=False)
+    assert after.tracks.track_id.tolist() == ["noise.00000", "noise.00002"]  # a file that is away keeps its frames
+    assert after.problems.track_id.tolist() == ["noise.00001"]
+    assert after.tracks.artist.tolist() == ["One", "Three"]
+    assert after.frames("noise.00000").shape == (59, 128)
+    with pytest.raises(OSError, match="open it again"):
+        before.frames("noise.00000")
+    assert old.shape == (44, 128)
+
+
+def test_a_problem_that_is_solved_goes(tmp_path):
+    tracks = write_corpus(tmp_path / "audio", 2)
+    good = (tmp_path / "audio" / "noise.00001.wav").read_bytes()
+    (tmp_path / "audio" / "noise.00001.wav").write_bytes(b"")
+    assert build_store(tracks, tmp_path / "store", progress=False).problems.problem.tolist() == ["is empty"]
+    (tmp_path / "audio" / "noise.00001.wav").write_bytes(good)
+    store = build_store(tracks, tmp_path / "store", progress=False)
+    assert len(store) == 2 and not len(store.problems)
+
+
+@pytest.mark.parametrize("damage", ["half a track", "no frames", "no metadata", "metadata that is not JSON",
+                                    "index lies", "index is not JSON", "index is a list", "index of another version"])
+def test_damage_is_seen_and_repaired(tmp_path, damage):
+    tracks, folder = write_corpus(tmp_path / "audio", 3), tmp_path / "store"
+    whole = content(build_store(tracks, folder, progress=False))
+    track = folder / "tracks" / "noise.00001"
+    if damage == "half a track":
+        os.truncate(track / "c" / "0" / "0", 100)
+    elif damage == "no frames":
+        os.unlink(track / "c" / "0" / "0")
+    elif damage == "no metadata":
+        os.unlink(track / "zarr.json")
+    elif damage == "metadata that is not JSON":
+        (track / "zarr.json").write_text("{")
+    else:
+        (folder / "index.json").write_text({"index lies": '{"noise.00001": {"touched": 1}}', "index is a list": "[1]",
+                                            "index is not JSON": "{", "index of another version": '{"a": 1}'}[damage])
+    store = open_store(folder)
+    if damage.startswith("index"):
+        assert content(store) == whole
+    else:
+        assert len(store) == 2 and store.problems.track_id.tolist() == ["noise.00001"]
+        assert "build_store" in store.problems.advice[0]
+    assert content(build_store(tracks, folder, progress=False)) == whole
+
+
+def test_a_damaged_store_is_named(tmp_path):
+    tracks = write_corpus(tmp_path / "audio", 1)
+    build_store(tracks, tmp_path / "store", progress=False)
+    settings = json.loads((tmp_path / "store" / "zarr.json").read_text())
+    for text in ("", "[]", "{}", json.dumps({"attributes": {"genre_study": {"format": 1}}})):
+        (tmp_path / "store" / "zarr.json").write_text(text)
+        with pytest.raises(ValueError, match="damaged"):
+            open_store(tmp_path / "store")
+    settings["attributes"]["genre_study"]["format"] = 99
+    (tmp_path / "store" / "zarr.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="format 99"):
+        open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_full_disk(tmp_path, small_disk, workers):
+    tracks = write_corpus(tmp_path / "audio", 30, seconds=5)
+    with pytest.raises(OSError, match=r"the disk is full.*tracks in the store are whole") as caught:
+        build_store(tracks, small_disk / "store", workers=workers, progress=False)
+    store = open_store(small_disk / "store")
+    assert 3 < len(store) < 30 and f"{len(store)} tracks" in str(caught.value) and not len(store.problems)
+    whole = build_store(tracks, tmp_path / "store", workers=2, progress=False)
+    assert all(np.array_equal(store.frames(i), whole.frames(i)) for i in store.tracks.track_id)
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)  # room is made
+    finished = build_store(tracks, small_disk / "store", workers=workers, progress=False)
+    assert content(finished) == content(whole)
+    assert_clean(small_disk / "store")
+
+
+def test_read_only_disk(tmp_path, small_disk):
+    tracks = write_corpus(tmp_path / "audio", 2)
+    build_store(tracks[:1], small_disk / "store", progress=False)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert len(build_store(tracks[:1], small_disk / "store", progress=False)) == 1  # nothing to write is no error
+    with pytest.raises(OSError, match="can only be read"):
+        build_store(tracks, small_disk / "store", workers=1, progress=False)
+    with pytest.raises(OSError, match="can only be read"):
+        build_store(tracks, small_disk / "new", workers=1, progress=False)
+    assert len(open_store(small_disk / "store")) == 1
+
+
+def test_hostile_archives_of_spectrograms(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    np.savez(tmp_path / "pickle.npz", ids=np.array([Bomb()]), mel=np.zeros((1, 4, 4), np.uint8))
+    np.savez(tmp_path / "pickled_mel.npz", ids=np.array(["a.b"]), mel=np.array([[[Bomb()]]]))
+    np.savez(tmp_path / "short.npz", ids=np.array(["a.b", "a.c"]), mel=np.ones((2, 4, 4), np.uint8))
+    whole = (tmp_path / "short.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(whole[:-30])
+    for name in ("pickle", "pickled_mel", "short"):
+        with pytest.raises(ValueError, match=f"{name}.npz"):
+            import_spectrograms(tmp_path / f"{name}.npz", tmp_path / "store", progress=False)
+    with pytest.raises(FileNotFoundError):
+        import_spectrograms(tmp_path / "gone.npz", tmp_path / "store", progress=False)
+    assert not (tmp_path / "exploded").exists() and not (tmp_path / "store").exists()
+
+
+def test_spectrograms_of_no_use_are_problems(tmp_path):
+    mel = np.random.default_rng(0).random((4, 8, 20), dtype=np.float32)
+    mel[1, 0, 0], mel[2], mel[3, 2, 2] = np.nan, 0.5, 30
+    np.savez(tmp_path / "mel.npz", ids=np.array(["a.good", "a.nan", "a.flat", "a.loud"]), mel=mel)
+    store = import_spectrograms(tmp_path / "mel.npz", tmp_path / "store", seconds=2, progress=False)
+    assert store.tracks.track_id.tolist() == ["a.good"] and store.frames_per_second == 10
+    assert store.problems.track_id.tolist() == ["a.flat", "a.loud", "a.nan"]
+    assert np.abs(store.frames("a.good") - mel[0].T).max() < 1e-3
+
+
+def test_an_imported_store_is_never_mixed_with_one_from_audio(tmp_path):
+    np.savez(tmp_path / "mel.npz", ids=np.array(["a.b"]), mel=np.eye(128, dtype=np.float32)[None])
+    import_spectrograms(tmp_path / "mel.npz", tmp_path / "store", progress=False)
+    with pytest.raises(ValueError, match="unit 'relative' and not 'db'"):
+        build_store(write_corpus(tmp_path / "audio", 1), tmp_path / "store", progress=False)
+
+
+def test_a_cluster_builds_the_same_store(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="dask is an extra")
+    tracks = write_corpus(tmp_path / "audio", 20)
+    tracks.loc[20] = ["gone", str(tmp_path / "gone.wav"), "genre0", None]
+    alone = build_store(tracks, tmp_path / "alone", workers=1, progress=False)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, \
+            distributed.Client(cluster) as client:
+        together = build_store(tracks, tmp_path / "together", progress=False, client=client)
+    assert content(together) == content(alone)
