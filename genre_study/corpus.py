@@ -248,3 +248,11 @@ def read_corpus(folder, artists="auto"):
     tracks["track_id"] = _track_ids(tracks["genre"], tracks["name"])
     tracks["artist"] = _artists(tracks, artists, folder, root)
     return tracks[["track_id", "path", "genre", "artist", "duration_s", "problem"]]
+
+# %% ../nbs/00_corpus.ipynb #f03ea062
+def __getattr__(name):
+    if name == "audit_corpus":
+        from genre_study.audit import audit_corpus
+
+        return audit_corpus
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
