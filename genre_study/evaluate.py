@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['predict_chunks', 'check_predictions', 'song_vectors', 'bootstrap_interval', 'evaluate', 'compare_runs',
-           'reliability_curve', 'expected_calibration_error', 'apply_temperature', 'negative_log_likelihood',
-           'fit_temperature']
+           'pooled_accuracy', 'accuracy_gap', 'reliability_curve', 'expected_calibration_error', 'apply_temperature',
+           'negative_log_likelihood', 'fit_temperature']
 
 # %% ../nbs/10_evaluate.ipynb #78062630
 import warnings
@@ -373,6 +373,74 @@ def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
 
         result["difference_ci95_artists"] = interval(artist_groups(tracks)[0][where])
     return result
+
+# %% ../nbs/10_evaluate.ipynb #5170e4b1
+def _right_by_track(tables, tracks, genres):
+    "Right answers and answers for each row of `tracks`, over all tables of predictions; shape (n_tracks, 2)."
+    counts = np.zeros((len(tracks), 2))
+    for table in tables:
+        truth, probability, where = _with_truth(table, tracks, genres)
+        np.add.at(counts, where, np.column_stack([probability.argmax(axis=1) == truth, np.ones(len(truth))]))
+    return counts
+
+
+def _over(name, counts, statistic, tracks, options):
+    "Interval over tracks, and over artists where they are known, of the tracks that were predicted at all."
+    used = counts.sum(axis=1) > 0
+    found = {f"{name}_ci95": list(bootstrap_interval(counts[used], statistic, **options))}
+    if "artist" in tracks and tracks.artist.notna().any():
+        from genre_study.split import artist_groups
+
+        group = artist_groups(tracks)[0][used]
+        found[f"{name}_ci95_artists"] = list(bootstrap_interval(counts[used], statistic, group, **options))
+    return found
+
+# %% ../nbs/10_evaluate.ipynb #465a43e4
+def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000):
+    """Accuracy of several runs taken together, with intervals that draw whole tracks.
+
+    Parameters
+    ----------
+    tables : sequence of pandas.DataFrame
+        Song vectors or chunk predictions, a table a run.
+    tracks, genres, seed, n_resamples
+        As for `evaluate`.
+
+    Returns
+    -------
+    dict
+        n (answers), n_tracks, accuracy, accuracy_ci95, and with artists accuracy_ci95_artists.
+    """
+    counts = _right_by_track(tables, tracks, genres)
+    right, n = counts.sum(axis=0)
+    result = {"n": int(n), "n_tracks": int((counts[:, 1] > 0).sum()), "accuracy": float(right / n)}
+    options = {"seed": seed, "n_resamples": n_resamples}
+    return result | _over("accuracy", counts, lambda c: c[:, 0] / c[:, 1], tracks, options)
+
+
+def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000):
+    """Accuracy of some predictions minus that of others, which may be of other tracks.
+
+    Parameters
+    ----------
+    tables, other_tables : sequence of pandas.DataFrame
+        Predictions, e.g. of valid and of test; a table a run.
+    tracks, genres, seed, n_resamples
+        As for `evaluate`.
+
+    Returns
+    -------
+    dict
+        difference, difference_ci95, and with artists difference_ci95_artists. A track that is on both sides is drawn
+        with all its answers.
+    """
+    counts = np.hstack([_right_by_track(part, tracks, genres) for part in (tables, other_tables)])
+
+    def gap(c):
+        return c[:, 0] / np.maximum(c[:, 1], 1) - c[:, 2] / np.maximum(c[:, 3], 1)
+
+    result = {"difference": float(gap(counts.sum(axis=0, keepdims=True))[0])}
+    return result | _over("difference", counts, gap, tracks, {"seed": seed, "n_resamples": n_resamples})
 
 # %% ../nbs/10_evaluate.ipynb #30cb9b3b
 def reliability_curve(predictions, tracks, genres, n_bins=10):
