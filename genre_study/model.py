@@ -48,7 +48,7 @@ def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4):
     return keras.Model(inputs, outputs, name="fourteen_layer_cnn")
 
 # %% ../nbs/08_model.ipynb #1954afd2
-def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=64, dropout=0.3):
+def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, dropout=0.5):
     """A small network that slides over time and sees all mel bands at once.
 
     Parameters

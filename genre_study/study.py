@@ -37,14 +37,14 @@ class StudySettings:
 
     corpus: str = "minicorpus"
     protocol: str = "artist"
-    network: str = "fourteen_layer_cnn"
+    network: str = "quick_cnn"
     network_options: dict = field(default_factory=dict)
     chunk_seconds: float = 3.0
     overlap: float = 0.5
     n_mels: int = 128
     mel_scale: str = "slaney"
     scaling: str = "track"
-    epochs: int = 8
+    epochs: int = 12
     batch_size: int = 64
     training: dict = field(default_factory=dict)
     train_share: float = 1.0
@@ -52,7 +52,7 @@ class StudySettings:
     seed: int = 0
     fold: int = -1
     allow_leakage: bool = False
-    tracks_per_genre: int = 12
+    tracks_per_genre: int = 20
     frames_per_second: float = 43.06640625
     workers: int = 0
     data_dir: str = "data"
