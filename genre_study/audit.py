@@ -457,19 +457,95 @@ class _CellFile:
     """Fingerprints in a temporary file, read back one at a time, so that memory stays flat."""
 
     def __init__(self):
-        self._file, self._places = tempfile.TemporaryFile(), []
+        self._file, self._places = tempfile.TemporaryFile(), {}
 
-    def append(self, cells):
-        self._places.append((self._file.seek(0, os.SEEK_END), len(cells)))
+    def put(self, number, cells):
+        self._places[number] = (self._file.seek(0, os.SEEK_END), len(cells))
         self._file.write(np.ascontiguousarray(cells, np.float16).tobytes())
+
+    def only(self, numbers):
+        """A sequence of the fingerprints with these numbers."""
+        part = object.__new__(_CellFile)
+        part._file, part._places = self._file, dict(enumerate(self._places[number] for number in numbers))
+        return part
 
     def __len__(self):
         return len(self._places)
 
     def __getitem__(self, number):
+        if number not in self._places:
+            raise IndexError(number)
         start, n_cells = self._places[number]
         self._file.seek(start)
         return np.frombuffer(self._file.read(n_cells * 2 * (_N_BANDS - 1)), np.float16).reshape(n_cells, -1)
+
+# %% ../nbs/17_audit.ipynb #d7eaa228
+_PATIENCE_S = 120.0  # for one track
+
+
+def _numbered(examine, number, row):
+    return number, examine(row)
+
+
+def _in_processes(examine, rows, workers):
+    """Examine rows in worker processes; yields number and result as they are done."""
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import TimeoutError as JoblibTimeout
+
+    from joblib import Parallel, delayed, parallel_config
+
+    waiting, in_work = iter(enumerate(rows)), {}
+
+    def handed_out():
+        for number, row in waiting:
+            in_work[number] = row
+            yield delayed(_numbered)(examine, number, row)
+
+    options = {"n_jobs": workers, "return_as": "generator_unordered", "timeout": _PATIENCE_S}
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        while True:
+            try:
+                for number, result in Parallel(**options)(handed_out()):
+                    del in_work[number]
+                    yield number, result
+                return
+            except (BrokenProcessPool, JoblibTimeout):  # one of those in work did that: each gets a process of its own
+                suspects = dict(in_work)
+                in_work.clear()
+            for number, row in suspects.items():
+                yield number, _alone(examine, row)
+
+# %% ../nbs/17_audit.ipynb #a025bae8
+def _alone(examine, row):
+    """Examine a row in a process of its own; a track that kills or stalls it is unreadable."""
+    from concurrent.futures import TimeoutError as FutureTimeout
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    executor = ProcessPoolExecutor(max_workers=1)
+    try:
+        return executor.submit(examine, row).result(timeout=_PATIENCE_S)
+    except BrokenProcessPool:
+        return _Examined([("unreadable", "crashes the decoder, or needs more memory than there is")])
+    except FutureTimeout:
+        return _Examined([("unreadable", f"takes longer than {_PATIENCE_S:g} s to decode")])
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def _examined(rows, examine, workers, progress):
+    """Number and result of each row, in any order."""
+    from joblib import cpu_count
+    from tqdm.auto import tqdm
+
+    if examine is not _examine_row:
+        workers = 1  # frames from a store need no decoder
+    elif workers is None:
+        workers = min(cpu_count(), -(-len(rows) // 25))  # a process costs about 25 tracks
+    one_by_one = ((number, examine(row)) for number, row in enumerate(rows))
+    results = _in_processes(examine, rows, workers) if workers > 1 else one_by_one
+    return tqdm(results, total=len(rows), desc="audit", unit="track", disable=not progress)
 
 # %% ../nbs/17_audit.ipynb #45f94936
 def _opened(source):
@@ -498,17 +574,6 @@ def _examine_row(row, store=None):
     return _examine_stored(store, row["track_id"], row["duration_s"])
 
 # %% ../nbs/17_audit.ipynb #98ff4678
-def _examined(rows, examine, workers, progress):
-    """Each row examined, in order; in other processes where there are many."""
-    from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
-
-    workers = (os.cpu_count() if len(rows) >= 100 else 1) if workers is None else workers
-    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch="4*n_jobs", batch_size=8)
-    results = parallel(delayed(examine)(row) for row in rows)
-    return tqdm(results, total=len(rows), desc="audit", unit="track", disable=not progress)
-
-
 def _odd_lengths(ids, seconds, tolerance_s):
     """Tracks that differ in length from most others, where most are alike."""
     known = np.isfinite(seconds)
@@ -539,7 +604,7 @@ def audit_corpus(source, threshold=THRESHOLD, tolerance_s=1.0, exhaustive=False,
     exhaustive : bool
         Compare all pairs of tracks at all shifts instead of those that an index names. For up to about 2,000 tracks.
     workers : int, optional
-        Processes; by default one a core from 100 tracks on.
+        Processes that decode; by default one a core where there are enough tracks. A store needs none.
     progress : bool
         Show a progress bar.
 
@@ -562,26 +627,31 @@ def audit_corpus(source, threshold=THRESHOLD, tolerance_s=1.0, exhaustive=False,
     >>> found[found.finding.str.endswith("replica")]  # doctest: +SKIP
     """
     tracks, examine, findings = _opened(source)
-    ids, seconds = tracks.track_id.to_numpy(dtype=object), np.full(len(tracks), np.nan)
-    first_of, kept, cells = {}, [], _CellFile()
-    for number, one in enumerate(_examined(tracks.to_dict("records"), examine, workers, progress)):
+    ids, cells = tracks.track_id.to_numpy(dtype=object), _CellFile()
+    seconds, digests = np.full(len(tracks), np.nan), np.full(len(tracks), "", dtype=object)
+    for number, one in _examined(tracks.to_dict("records"), examine, workers, progress):
         seconds[number] = one.seconds
         findings += [(ids[number], finding, evidence) for finding, evidence in one.findings]
-        if {"silent", "constant", "unreadable"} & {finding for finding, _ in one.findings}:
-            continue  # nothing to compare
-        first = first_of.setdefault(one.digest, number)
-        if first != number:
-            findings.append(_pair(tracks, first, number, "exact replica", "the same samples", 1.0))
-        else:
-            kept.append(number)
-            cells.append(one.cells)
+        if not {"silent", "constant", "unreadable"} & {finding for finding, _ in one.findings}:
+            digests[number] = one.digest
+            cells.put(number, one.cells)
     findings += _odd_lengths(ids, seconds, tolerance_s)
-    for track, other, score, offset_s, overlap_s in find_replicas(cells, threshold, exhaustive).itertuples(index=False):
-        evidence = f"alike for {overlap_s:.1f} s, {_in_words(offset_s)}"
-        findings.append(_pair(tracks, kept[track], kept[other], "near replica", evidence, score))
+    firsts = _first_of_each(digests)
+    for number in np.flatnonzero((digests != "") & (firsts != np.arange(len(ids)))):
+        findings.append(_pair(tracks, firsts[number], number, "exact replica", "the same samples", 1.0))
+    kept = np.flatnonzero((digests != "") & (firsts == np.arange(len(ids))))
+    for pair in find_replicas(cells.only(kept), threshold, exhaustive).itertuples():
+        evidence = f"alike for {pair.overlap_s:.1f} s, {_in_words(pair.offset_s)}"
+        findings.append(_pair(tracks, kept[pair.track], kept[pair.other], "near replica", evidence, pair.score))
     return _table_of(findings)
 
 # %% ../nbs/17_audit.ipynb #3bce411c
+def _first_of_each(digests):
+    """For each track the first one with the same digest."""
+    _, first, which = np.unique(digests.astype(str), return_index=True, return_inverse=True)
+    return first[which]
+
+
 def _pair(tracks, one, other, finding, evidence, score):
     """A row of the table for a pair of tracks."""
     if "genre" in tracks:

@@ -24,12 +24,15 @@ def gtzan_tracks():
     pandas.DataFrame
         One row a track, sorted by ``track_id``: ``track_id`` ("blues.00000"), ``genre``, ``artist`` and ``title``
         (missing where nobody has named them), ``filtered_split`` ("train", "valid", "test", or missing for the 70
-        tracks that the fault-filtered split leaves out) and ``fault`` ("" where nothing is noted).
+        tracks that the fault-filtered split leaves out) and ``fault``: "replica" for the 50 that a published list names
+        as copies of another track, "distorted" (2), "unreadable" (jazz.00054), or "".
 
     Notes
     -----
     Artists and titles: B. L. Sturm, "An analysis of the GTZAN music genre dataset", MIRUM 2012. Split: C. Kereliuk,
-    B. L. Sturm and J. Larsen, "Deep learning and music adversaries", IEEE Trans. Multimedia, 2015.
+    B. L. Sturm and J. Larsen, "Deep learning and music adversaries", IEEE Trans. Multimedia, 2015. Replicas and
+    distortions: J. H. Foleis and T. F. Tavares, "Texture selection for automatic music genre classification", Applied
+    Soft Computing 89, 2020, after B. L. Sturm, arXiv 1306.1461, 2013. More in data/README.md of the repository.
 
     Examples
     --------
