@@ -392,7 +392,11 @@ def _decode(name, sound, max_duration_s):
     """Mono float32 blocks at the file's own rate, checked."""
     _check_header(name, sound, max_duration_s)
     n_block, n_read = max(1, _BLOCK // sound.channels), 0
-    while len(samples := sound.read(n_block, dtype="float32", always_2d=True)):
+    # libsndfile turns 16-bit samples into floats one at a time; NumPy does the same, exactly, in a third of the time
+    is_16_bit = sound.subtype == "PCM_16"
+    while len(samples := sound.read(n_block, dtype="int16" if is_16_bit else "float32", always_2d=True)):
+        if is_16_bit:
+            samples = samples * np.float32(1 / 32768)
         n_read += len(samples)
         if n_read > max_duration_s * sound.samplerate:
             raise AudioError(name, f"is longer than {max_duration_s:g} s", "Cut it into shorter files, or allow "
