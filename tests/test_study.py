@@ -3,7 +3,6 @@ import inspect
 import json
 import os
 import subprocess
-import sys
 import sysconfig
 from dataclasses import asdict
 from pathlib import Path
