@@ -9,7 +9,8 @@ __all__ = ['NETWORKS', 'fourteen_layer_cnn', 'quick_cnn', 'build_network']
 import inspect
 
 # %% ../nbs/08_model.ipynb #7c3fa20d
-def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4):
+def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4, filters=(16, 32, 64, 128, 64),
+                       pools="alternating", dense_activation="selu"):
     """The network of the published study, 243,454 parameters at the default shape.
 
     Parameters
@@ -20,6 +21,12 @@ def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4):
         Number of outputs.
     dropout : float
         Share of values dropped after every pool while training, 0 <= dropout < 1.
+    filters : sequence of int
+        Filters of each convolution; as many convolutions and pools as there are numbers. The default is the study's.
+    pools : {"alternating", "max", "average"}
+        "alternating", the study's: maximum, average, maximum and so on.
+    dense_activation : str
+        Of the dense layer of 100: "selu" as in the published code, "relu" as in its text.
 
     Returns
     -------
@@ -29,21 +36,27 @@ def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4):
     Raises
     ------
     ValueError
-        When the chunk is too small for five convolutions and pools: at least 94 bands and 94 frames.
+        When the chunk is too small for its convolutions and pools (five need at least 94 bands and 94 frames), or
+        `pools` is unknown.
     """
     import keras
     from keras import layers
 
-    if min(input_shape[:2]) < 94:
-        raise ValueError(f"five convolutions and pools need at least 94 bands and 94 frames; received {tuple(input_shape)}")
+    if pools not in ("alternating", "max", "average"):
+        raise ValueError(f"pools must be alternating, max or average; received {pools!r}")
+    least = 3 * 2 ** len(filters) - 2  # a convolution takes 2 away, a pool halves
+    if min(input_shape[:2]) < least:
+        raise ValueError(f"{len(filters)} convolutions and pools need at least {least} bands and {least} frames; received "
+                         f"{tuple(input_shape)}")
     x = inputs = keras.Input(input_shape)
-    for place, filters in enumerate((16, 32, 64, 128, 64)):
-        x = layers.Conv2D(filters, 3, activation="relu")(x)
-        x = (layers.AveragePooling2D(2) if place % 2 else layers.MaxPooling2D(2))(x)
+    for place, width in enumerate(filters):
+        average = pools == "average" or (pools == "alternating" and place % 2)
+        x = layers.Conv2D(width, 3, activation="relu")(x)
+        x = (layers.AveragePooling2D(2) if average else layers.MaxPooling2D(2))(x)
         x = layers.Dropout(dropout)(x)
     x = layers.Flatten()(x)
     x = layers.Dense(200, activation="relu")(x)
-    x = layers.Dense(100, activation="selu")(x)
+    x = layers.Dense(100, activation=dense_activation)(x)
     outputs = layers.Dense(n_genres, activation="softmax")(x)
     return keras.Model(inputs, outputs, name="fourteen_layer_cnn")
 
