@@ -568,19 +568,21 @@ def _run_in_process(job, stop):
     """Start the worker process of a run and wait for its answer, or end it when `stop` says so."""
     threads = {name: str(job["threads"]) for name in _THREAD_VARIABLES}
     command = [sys.executable, "-c", "from genre_study.grid import _work; _work()"]
-    with open(Path(job["folder"]) / "log.txt", "ab") as log:
+    scratch = tempfile.TemporaryDirectory(prefix="genre_study-", ignore_cleanup_errors=True)  # for what a kill leaves
+    with scratch, open(Path(job["folder"]) / "log.txt", "ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                   start_new_session=True, pass_fds=[job["lock"]], env={**os.environ, **threads})
-    message, answer = json.dumps({**job, "parent": os.getpid()}).encode(), None
-    while answer is None:
-        try:
-            answer, _ = process.communicate(message, timeout=0.2)
-        except subprocess.TimeoutExpired:
-            message = None
-            if stop():
-                _end_tree(process.pid)
-                process.communicate()
-                return {"state": "stopped", "error": "stopped before it was finished"}
+                                   start_new_session=True, pass_fds=[job["lock"]],
+                                   env={**os.environ, **threads, "TMPDIR": scratch.name})
+        message, answer = json.dumps({**job, "parent": os.getpid()}).encode(), None
+        while answer is None:
+            try:
+                answer, _ = process.communicate(message, timeout=0.2)
+            except subprocess.TimeoutExpired:
+                message = None
+                if stop():
+                    _end_tree(process.pid)
+                    process.communicate()
+                    return {"state": "stopped", "error": "stopped before it was finished"}
     return _judge(answer, process.returncode, job)
 
 

@@ -217,8 +217,8 @@ def _entries(soup, page):
     for element in soup.find_all(["h1", "h2", "h3", "p", "li", "td", "dd", "dt"]):
         if element.name in ("h1", "h2", "h3"):
             anchor = f"#{element['id']}" if element.get("id") and element.name != "h1" else ""
-            entries.append({"u": quote(page["href"]) + anchor, "t": _heading(element), "p": page["title"], "k": page["kind"],
-                            "b": ""})
+            entries.append({"u": quote(page["href"]) + anchor, "t": _heading(element), "p": page["title"],
+                            "k": page["kind"], "b": ""})
         elif entries and not element.find_parent(["p", "li", "td", "dd", "dt"]) and len(entries[-1]["b"]) < 1500:
             entries[-1]["b"] = f"{entries[-1]['b']} {' '.join(element.get_text().split())}".strip()
     return entries
@@ -627,7 +627,9 @@ def _write_notebook(page, site, around):
     picture = page["settings"].get("picture")
     if picture and not (page["results"] / picture).is_file():
         raise ValueError(f"report.yaml of {page['results'].name!r}: picture {picture!r} is not in the folder")
-    page["picture"] = site.relative(page["results"] / picture, {"href": "index.html"}) if picture else quote((first or [""])[0])
+    page["picture"] = quote((first or [""])[0])
+    if picture:
+        page["picture"] = site.relative(page["results"] / picture, {"href": "index.html"})
     if page["kind"] == "report":
         body = _facts_bar(page) + body
     if not page["notebook"].cells:
@@ -656,7 +658,8 @@ def _write_page(page, site, body, contents, here, aside=(), before=None, after=N
     site.write(page["href"], _filled(
         "page.html.j2", site=site.title, title=page["title"], summary=page.get("summary") or site.summary,
         kind=page["kind"], root=site.root(page), failure=page.get("failure"), body=Markup(body), contents=contents,
-        here=here, before=before, after=after, aside=[(text, quote(href), href == page["href"]) for text, href in aside],
+        here=here, before=before, after=after,
+        aside=[(text, quote(href), href == page["href"]) for text, href in aside],
         top=[("Reports", "index.html#reports"), ("Chapters", "index.html#chapters"), ("Modules", "index.html#api")],
         footer="Made from executed notebooks. Every figure comes from the run whose parameters stand beside it."))
 
@@ -794,3 +797,10 @@ def _remove_stale(site):
             ours = picture or (path.suffix == ".html" and _GENERATOR in path.read_text(errors="replace"))
             if path not in site.written and ours:
                 path.unlink()
+
+# %% ../nbs/15_report.ipynb #76b94c3e
+if __name__ == "__main__" and "__file__" in globals():  # python -m genre_study.report, not a notebook's kernel
+    made = build_site()
+    print(made["kind"].value_counts().to_string(), "\nopen reports/index.html")
+    for page, error in made.loc[made["error"] != "", ["page", "error"]].itertuples(index=False):
+        print(f"red: {page}: {error}")

@@ -258,8 +258,8 @@ def cluster(tmp_path):
     assert wait_until(address_file.exists, 30)
     for number in range(2):
         started.append(subprocess.Popen(
-            [*dask, "distributed.cli.dask_worker", "--scheduler-file", str(address_file), "--nthreads", "1", "--no-nanny",
-             "--no-dashboard", "--local-directory", str(tmp_path), "--name", f"worker{number}"], **place))
+            [*dask, "distributed.cli.dask_worker", "--scheduler-file", str(address_file), "--nthreads", "1",
+             "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path), "--name", f"worker{number}"], **place))
     client = Client(scheduler_file=str(address_file), timeout=30)
     client.wait_for_workers(2, timeout=60)
     yield client, started[1:]

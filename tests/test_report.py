@@ -126,7 +126,7 @@ def test_failures_are_red_pages_and_missing_files_are_said(tmp_path):
     for name in ("stopped", "cut", "empty", "fine"):
         (reports / name).mkdir(parents=True)
     nbs.mkdir()
-    stop = nbformat.v4.new_output("error", ename="ValueError", evalue="\x1b[31mno such genre\x1b[0m", traceback=["line 1"])
+    stop = nbformat.v4.new_output("error", ename="ValueError", evalue="\x1b[31mno such genre\x1b[0m", traceback=["1"])
     nbformat.write(notebook("# Study", ("train()", [stop])), reports / "stopped" / "stopped.failed.ipynb")
     whole = nbformat.writes(notebook("# Fine\n\n[gone](gone.csv) ![gone](gone.png) [there](metrics.json)"))
     (reports / "cut" / "cut.ipynb").write_text(whole[:60])

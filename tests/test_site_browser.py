@@ -26,12 +26,14 @@ def site(root, tmp_path_factory):
     wide = "<table><tr>" + "".join(f"<td>column{i}</td>" for i in range(60)) + "</tr></table>"
     pixel = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
     hostile = "y" * 400 + "<script>document.title='broken in'</script>"
-    outputs = [nbformat.v4.new_output("display_data", data) for data in
-               ({"text/html": table}, {"text/html": wide}, {"image/png": pixel}, {"text/html": hostile}, {"text/plain": hostile})]
+    shown = [{"text/html": table}, {"text/html": wide}, {"image/png": pixel}, {"text/html": hostile},
+             {"text/plain": hostile}]
+    outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
     cells = [nbformat.v4.new_markdown_cell("# Tried out\n\n> Does it hold?\n\n## Table"),
              nbformat.v4.new_code_cell("x" * 300, outputs=outputs)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), reports / "tried" / "tried.ipynb")
-    (reports / "tried" / "metrics.json").write_text(json.dumps({"song": {"accuracy": 0.6, "accuracy_ci95": [0.5, 0.7]}}))
+    song = {"accuracy": 0.6, "accuracy_ci95": [0.5, 0.7]}
+    (reports / "tried" / "metrics.json").write_text(json.dumps({"song": song}))
     return reports, build_site(reports, root / "nbs", reports)
 
 
@@ -65,7 +67,7 @@ def test_every_page_opens_without_error_and_fits_a_phone(site, browser):
         browser.get((reports / page).as_uri())
         broken = browser.execute_script(
             "const images = [...document.images]; images.forEach(i => i.loading = 'eager');"
-            "return Promise.all(images.map(i => i.decode().then(() => 0, () => i.src))).then(all => all.filter(Boolean))")
+            "return Promise.all(images.map(i => i.decode().then(() => 0, () => i.src))).then(l => l.filter(Boolean))")
         assert not broken, f"{page}: pictures not there: {broken}"
         for pixels in (390, 1280):
             width(browser, pixels)
@@ -100,7 +102,8 @@ def test_a_figure_opens_large_and_closes(site, browser):
     browser.get((reports / "tried" / "index.html").as_uri())
     browser.execute_script("document.querySelector('main figure img').click()")
     assert browser.execute_script("return document.querySelector('dialog').open") is True
-    assert browser.execute_script("const i = document.querySelector('dialog img'); return i.decode().then(() => i.naturalWidth)")
+    assert browser.execute_script(
+        "const large = document.querySelector('dialog img'); return large.decode().then(() => large.naturalWidth)") == 1
     browser.execute_script("document.querySelector('dialog').click()")
     assert browser.execute_script("return document.querySelector('dialog').open") is False
 
