@@ -571,18 +571,26 @@ def _with_tables(soundfont, chunks, generators, headers):
 
 
 @lru_cache(maxsize=2)
-def _synthesizer(tuned=True):
-    """symusic's player with the SoundFont that pretty_midi ships."""
+def _soundfont(tuned=True):
+    """A folder, gone when Python ends, with the SoundFont that pretty_midi ships."""
     import pretty_midi
-    import symusic
 
     soundfont = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
     if not soundfont.is_file():
         raise FileNotFoundError(f"pretty_midi came without its SoundFont {soundfont.name}; reinstall pretty_midi")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, soundfont.name)
-        copy.write_bytes(_tuned(soundfont.read_bytes()) if tuned else soundfont.read_bytes())
-        return symusic.Synthesizer(sf_path=str(copy), sample_rate=SAMPLE_RATE, quality=0)
+    folder = tempfile.TemporaryDirectory(prefix="genre_study-")
+    copied = soundfont.read_bytes()
+    Path(folder.name, soundfont.name).write_bytes(_tuned(copied) if tuned else copied)
+    return folder
+
+
+@lru_cache(maxsize=8)
+def _player(program, is_drum, tuned=True):
+    """symusic's player for one instrument, see below."""
+    import symusic
+
+    soundfont, = Path(_soundfont(tuned).name).iterdir()
+    return symusic.Synthesizer(sf_path=str(soundfont), sample_rate=SAMPLE_RATE, quality=0)
 
 # %% ../nbs/01_minicorpus.ipynb #f7d0a48e
 def _render_notes(notes, program, is_drum, tuned=True):
@@ -596,7 +604,7 @@ def _render_notes(notes, program, is_drum, tuned=True):
     pitches = np.array(notes["pitch"], dtype=np.int8)
     track.notes = symusic.Note.from_numpy(*times, pitches, np.full(len(notes), 100, np.int8))
     score.tracks.append(track)
-    return _synthesizer(tuned).render(score, stereo=False)[0]
+    return _player(program, is_drum, tuned).render(score, stereo=False)[0]
 
 # %% ../nbs/01_minicorpus.ipynb #835a6028
 _LEVELS_DB = {"kick": -12, "snare": -16, "hat": -28, "ride": -28, "bass": -14, "comp": -19, "pad": -24, "lead": -17}
@@ -713,7 +721,10 @@ def _claim_folder(folder, seconds, seed, tracks_per_genre):
         raise ValueError(f"{folder} is a file; give a folder for the mini-corpus")
     wanted = {"version": _VERSION, "seed": int(seed), "seconds": float(seconds)}
     if note.exists():
-        found = json.loads(note.read_text())
+        try:
+            found = json.loads(note.read_text())
+        except ValueError as error:
+            raise ValueError(f"{note} is not readable; delete this folder and render again") from error
         listed = found.pop("tracks_per_genre", 0)
         if found != wanted:
             raise ValueError(f"{folder} holds a mini-corpus made with {found}, not {wanted}; "
