@@ -186,7 +186,7 @@ def bootstrap_interval(counts, statistic, groups=None, n_resamples=2000, level=0
     --------
     >>> right = np.array([1, 0, 1, 1, 1, 0, 1, 1, 0, 1])
     >>> low, high = bootstrap_interval(np.column_stack([right, np.ones(10)]), lambda c: c[:, 0] / c[:, 1])
-    >>> low < right.mean() < high
+    >>> bool(low < right.mean() < high)
     True
     """
     counts = np.asarray(counts, dtype=float)

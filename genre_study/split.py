@@ -223,8 +223,8 @@ def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fo
     Examples
     --------
     >>> table = pd.DataFrame({"track_id": [f"t{i:02d}" for i in range(40)], "genre": ["jazz", "pop"] * 20})
-    >>> split_tracks(table, "track").split.value_counts().to_dict()
-    {'train': 28, 'valid': 6, 'test': 6}
+    >>> split_tracks(table, "track").split.value_counts().sort_index().to_dict()
+    {'test': 6, 'train': 28, 'valid': 6}
     """
     _checked(tracks)
     if protocol not in _PROTOCOLS:

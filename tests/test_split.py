@@ -257,3 +257,12 @@ def test_splitting_warns_of_nothing_else():
         for fold in (None, 2):
             split_tracks(TestFaultyTables.tracks, "track", fold=fold)
             split_tracks(TestFaultyTables.tracks.assign(artist=[f"a{i}" for i in range(40)]), "artist", fold=fold)
+
+
+@pytest.mark.parametrize("module", ["split", "evaluate"])
+def test_examples_of_docstrings(module):
+    import doctest
+    import importlib
+
+    found = doctest.testmod(importlib.import_module(f"genre_study.{module}"), extraglobs={"pd": pd, "np": np})
+    assert found.attempted >= 4 and found.failed == 0
