@@ -1,0 +1,196 @@
+"""What the chapter can't hold: other processes, kills, two renders at once, the corpus as a plain method sees it."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from genre_study.corpus import read_corpus
+from genre_study.minicorpus import GENRES, SAMPLE_RATE, STYLES, _player, _render_notes, compose, render_minicorpus, render_song
+
+
+def fingerprints(folder):
+    """{path below the folder: hash} of all files."""
+    return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
+            for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def render_elsewhere(folder, tracks_per_genre, seconds, seed, hash_seed="0"):
+    code = (f"from genre_study.minicorpus import render_minicorpus;"
+            f"render_minicorpus({str(folder)!r}, {tracks_per_genre}, {seconds}, {seed})")
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hash_seed},
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_same_bytes_in_any_process_and_folder(tmp_path):
+    render_minicorpus(tmp_path / "here", 1, seconds=2.0, seed=7)
+    others = [render_elsewhere(tmp_path / "a" / "deep", 1, 2.0, 7, hash_seed="1"),
+              render_elsewhere(tmp_path / "b" / "deep", 1, 2.0, 7, hash_seed="2")]
+    for other in others:
+        assert other.wait() == 0, other.stdout.read()
+    here = fingerprints(tmp_path / "here")
+    assert len(here) == 12
+    assert fingerprints(tmp_path / "a" / "deep") == here == fingerprints(tmp_path / "b" / "deep")
+
+
+def test_a_song_does_not_depend_on_those_before_it():
+    """symusic's player confuses notes of some instruments when it plays them one after another."""
+    songs = [compose(genre, index, seconds=2.0) for genre in ("pop", "reggae", "rock") for index in range(3)]
+    forward = {song.track_id: render_song(song) for song in songs}
+    for song in reversed(songs):
+        _player.cache_clear()
+        np.testing.assert_array_equal(render_song(song), forward[song.track_id])
+
+
+def test_instruments_are_in_tune():
+    """Half of a bass line's energy or more lies near whole multiples of the written pitch."""
+    pytest.importorskip("pretty_midi")
+    import pretty_midi
+
+    for name in sorted({bass for style in STYLES.values() for bass in style["bass"]}):
+        for pitch in (36, 43):
+            note = pd.DataFrame({"start_s": [0.0], "duration_s": [1.0], "pitch": [pitch]})
+            played = _render_notes(note, pretty_midi.instrument_name_to_program(name), is_drum=False)[:SAMPLE_RATE]
+            power = np.abs(np.fft.rfft(played * np.hanning(len(played)))) ** 2
+            multiple = np.arange(len(power)) / (440 * 2 ** ((pitch - 69) / 12))
+            near = np.abs(multiple - multiple.round()) < 0.06 * np.maximum(multiple, 1).clip(max=4)
+            assert power[near].sum() > 0.5 * power.sum(), (name, pitch)
+
+
+def test_a_larger_corpus_contains_the_smaller(tmp_path):
+    small = render_minicorpus(tmp_path / "small", 1, seconds=1.5)
+    large = render_minicorpus(tmp_path / "large", 3, seconds=1.5)
+    wav = {name: mark for name, mark in fingerprints(tmp_path / "small").items() if name.endswith(".wav")}
+    assert wav.items() <= fingerprints(tmp_path / "large").items()
+    grown = render_minicorpus(tmp_path / "small", 3, seconds=1.5)
+    assert fingerprints(tmp_path / "small") == fingerprints(tmp_path / "large")
+    pd.testing.assert_frame_equal(grown.drop(columns="path"), large.drop(columns="path"))
+    assert small.track_id.isin(large.track_id).all()
+
+
+def test_asking_for_fewer_keeps_the_table_of_all(tmp_path):
+    render_minicorpus(tmp_path, 2, seconds=1.0)
+    assert len(render_minicorpus(tmp_path, 1, seconds=1.0)) == 10
+    assert len(pd.read_csv(tmp_path / "tracks.csv")) == 20
+
+
+def test_killed_and_continued(tmp_path):
+    """A render that is killed at any moment leaves only whole files, and the next one finishes the same corpus."""
+    whole = tmp_path / "whole"
+    render_minicorpus(whole, 2, seconds=5.0)
+    broken = tmp_path / "broken"
+    for _ in range(2):
+        other = render_elsewhere(broken, 2, 5.0, 0)
+        seen = len(list(broken.rglob("*.wav")))
+        deadline = time.monotonic() + 60
+        while len(list(broken.rglob("*.wav"))) < seen + 3 and time.monotonic() < deadline and other.poll() is None:
+            time.sleep(0.01)
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        for path in broken.rglob("*.wav"):
+            assert soundfile.info(path).frames == round(5.0 * SAMPLE_RATE), path
+    found = len(list(broken.rglob("*.wav")))
+    assert 3 <= found < 20, f"the kill came too late to test anything: {found} tracks"
+    render_minicorpus(broken, 2, seconds=5.0)
+    left = {name: mark for name, mark in fingerprints(broken).items() if not name.endswith(".part")}
+    assert left == fingerprints(whole)
+
+
+def test_two_at_once(tmp_path):
+    both = [render_elsewhere(tmp_path / "shared", 1, 2.0, 0) for _ in range(2)]
+    for one in both:
+        assert one.wait() == 0, one.stdout.read()
+    render_minicorpus(tmp_path / "alone", 1, seconds=2.0)
+    assert fingerprints(tmp_path / "shared") == fingerprints(tmp_path / "alone")
+
+
+def test_the_corpus_reads_as_one(tmp_path):
+    """read_corpus finds the same tracks, genres and artists as the table says."""
+    tracks = render_minicorpus(tmp_path, 2, seconds=1.0).set_index("track_id")
+    read = read_corpus(tmp_path).set_index("track_id").loc[tracks.index]
+    assert (read.problem == "").all()
+    assert (read.genre == tracks.genre).all() and (read.artist == tracks.artist).all()
+    np.testing.assert_allclose(read.duration_s, 1.0)
+    info = soundfile.info(tracks.path.iloc[0])
+    assert (info.samplerate, info.channels, info.subtype) == (22050, 1, "PCM_16")
+
+
+@pytest.mark.parametrize("genre", GENRES)
+def test_songs_are_music(genre):
+    """Sounding from end to end, not clipped, in the tempo range of the genre; drums where they belong."""
+    for index in range(6):
+        song = compose(genre, index, seconds=10.0, seed=3)
+        waveform = render_song(song).astype(float)
+        assert len(waveform) == 10 * SAMPLE_RATE
+        loud = np.sqrt((waveform.reshape(10, -1) ** 2).mean(axis=1))
+        assert loud.min() > 100, (song, loud)
+        assert (np.abs(waveform) > 32000).mean() < 0.001
+        low, high = STYLES[genre]["bpm"]
+        assert low <= song.tempo_bpm <= high
+        assert ("kick" in set(song.notes.part)) == (genre != "classical")
+        assert song.notes.pitch.between(20, 100).all()
+
+
+def test_artists_keep_their_sound():
+    """Tracks of one artist share instruments and lie close in tempo; another artist differs in one of them."""
+    songs = [compose("pop", index) for index in range(40)]
+    assert [song.artist for song in songs[:6]] == [f"pop artist 0{n}" for n in (0, 1, 2, 3, 4, 0)]
+    assert songs[20].artist == "pop artist 05"
+    by_artist = {}
+    for song in songs:
+        by_artist.setdefault(song.artist, []).append(song)
+    assert {len(own) for own in by_artist.values()} == {4}
+    for own in by_artist.values():
+        assert len({str(song.programs) for song in own}) == 1
+        tempi = [song.tempo_bpm for song in own]
+        assert max(tempi) / min(tempi) < 1.14
+    assert len({str(own[0].programs) for own in by_artist.values()}) > 5
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_neither_trivial_nor_hopeless(tmp_path, seed):
+    """Logistic regression on mean and spread of mel bands, artists apart: between 40% and 85%."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from genre_study.mel import log_mel
+
+    tracks = render_minicorpus(tmp_path, 10, seconds=5.0, seed=seed)
+    bands = [log_mel(soundfile.read(path, dtype="float32")[0]) for path in tracks.path]
+    features = np.array([np.concatenate([band.mean(axis=1), band.std(axis=1)]) for band in bands])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
+    guess = cross_val_predict(model, features, tracks.genre, groups=tracks.artist, cv=GroupKFold(5))
+    assert 0.40 < (guess == tracks.genre).mean() < 0.85
+
+
+@pytest.mark.parametrize(("wrong", "says"), [
+    (dict(tracks_per_genre=0), "tracks_per_genre must be from 1"), (dict(tracks_per_genre=2.5), "whole number"),
+    (dict(tracks_per_genre=True), "whole number"), (dict(seconds=-1), "seconds must be a number above 0"),
+    (dict(seconds=float("nan")), "seconds must be a number above 0"), (dict(seconds="30"), "seconds must be a number"),
+    (dict(seed=-1), "seed must be from 0"), (dict(seed=None), "seed must be a whole number")])
+def test_bad_arguments(tmp_path, wrong, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        render_minicorpus(tmp_path / "new", **{"tracks_per_genre": 1, **wrong})
+    assert not (tmp_path / "new").exists()
+
+
+def test_damaged_note_is_named(tmp_path):
+    (tmp_path / "minicorpus.json").write_text("{")
+    with pytest.raises(ValueError, match=r"minicorpus\.json is not readable"):
+        render_minicorpus(tmp_path, 1)
+
+
+def test_import_is_light():
+    heavy = {"keras", "librosa", "matplotlib", "scipy", "sklearn", "symusic", "pretty_midi", "soundfile"}
+    code = f"import sys, genre_study.minicorpus; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
