@@ -353,7 +353,7 @@ class _Facts:
         top = np.abs(block) >= self.peak * (1 - 1e-4)
         flat = top[2:] & top[1:-1] & top[:-2] & (block[2:] == block[1:-1]) & (block[1:-1] == block[:-2])
         self.flat_top += int(flat.sum())
-        self.digest.update(np.rint(block * 32768).astype("<i4").tobytes())
+        self.digest.update(np.rint(np.clip(block, -100, 100) * 32768).astype("<i4").tobytes())
 
     @property
     def peak(self):
@@ -477,7 +477,7 @@ class _CellFile:
             raise IndexError(number)
         start, n_cells = self._places[number]
         self._file.seek(start)
-        return np.frombuffer(self._file.read(n_cells * 2 * (_N_BANDS - 1)), np.float16).reshape(n_cells, -1)
+        return np.frombuffer(self._file.read(n_cells * 2 * (_N_BANDS - 1)), np.float16).reshape(n_cells, _N_BANDS - 1)
 
 # %% ../nbs/17_audit.ipynb #d7eaa228
 _PATIENCE_S = 120.0  # for one track
