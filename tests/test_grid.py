@@ -110,7 +110,7 @@ def test_states_of_runs(study, tmp_path):
     out = tmp_path / "runs"
     grid = {"base": {"steps": 1}, "cases": {"good": {"seed": 3}, "late": {"mode": "late"}, "died": {"mode": "die"},
                                             "hog": {"mode": "hog"}}}
-    table = run_grid(grid, study, out, workers=2, memory_gb=0.5, progress=False).set_index("case")
+    table = run_grid(grid, study, out, workers=2, memory_gb=0.5, progress=False).set_index("label")
     assert table["state"].to_dict() == {"good": "finished", "late": "failed", "died": "failed", "hog": "failed"}
     assert "an error after the metrics are written" in table.loc["late", "error"]
     assert "In [7]: assert mode" in table.loc["late", "cell"]
@@ -227,13 +227,13 @@ def test_full_disk_is_named_and_the_next_call_continues(study, tmp_path):
         pytest.skip("no right to mount a small file system here")
     try:
         grid = {"base": {"steps": 0}, "cases": {"first": {}, "fills": {"mode": "fill"}, "third": {"seed": 1}}}
-        table = run_grid(grid, study, out, min_free_gb=0.001, progress=False).set_index("case")
+        table = run_grid(grid, study, out, min_free_gb=0.001, progress=False).set_index("label")
         assert table["state"].to_dict() == {"first": "finished", "fills": "failed", "third": "not started"}
         assert "No space left on device" in table.loc["third", "error"]
         assert len(read_runs(out)) == 1
         for path in out.glob("*/big"):
             path.unlink()
-        early = run_grid(grid, study, out, min_free_gb=1, progress=False).set_index("case")
+        early = run_grid(grid, study, out, min_free_gb=1, progress=False).set_index("label")
         assert early["state"].tolist() == ["skipped", "not started", "not started"]
         assert "GiB free, a run needs 1.0 GiB" in early.loc["third", "error"]
         del grid["cases"]["fills"]
