@@ -320,7 +320,7 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     dict
         What stands in `metrics.json`.
     """
-    from genre_study import backend
+    from genre_study import backend, train
 
     folder, genres = Path(settings.run_dir), sorted(tracks.genre.unique())
     scores = {side: side_metrics(table, tracks, genres, settings.seed) for side, table in predictions.items()}
@@ -331,6 +331,7 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     metrics |= {"n_problems": len(store.problems), **scores[settings.scored_side], "valid": scores["valid"]}
     metrics |= {"seconds": seconds, "parameters": asdict(settings)}
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    (folder / train.CHECKPOINT).unlink(missing_ok=True)  # only an unfinished run needs it
     return metrics
 
 
