@@ -19,10 +19,13 @@ RANGE_DB = 70  # compared down to this far below the loudest; further down, floa
 
 
 def sound(sample_rate=22050, seconds=2.0):
-    """A chirp, a beat and a steady hum, by formula, so that it is the same everywhere."""
-    time_s = np.arange(int(sample_rate * seconds)) / sample_rate
+    """A chirp, a beat, a steady hum and noise, by formula, so that it is the same everywhere."""
+    number = np.arange(int(sample_rate * seconds))
+    time_s = number / sample_rate
+    noise = ((number * 2654435761 % 2**32) ** 2 >> 20) % 4096 / 2048 - 1
     beat = np.exp(-20 * (time_s % 0.5)) * np.sin(2 * np.pi * 90 * time_s)
-    return 0.3 * np.sin(2 * np.pi * (200 + 900 * time_s) * time_s) + 0.3 * beat + 0.05 * np.sin(2 * np.pi * 5000 * time_s)
+    hum = np.sin(2 * np.pi * 5000 * time_s)
+    return 0.3 * np.sin(2 * np.pi * (200 + 900 * time_s) * time_s) + 0.3 * beat + 0.05 * hum + 0.02 * noise
 
 
 def features():
