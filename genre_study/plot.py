@@ -31,9 +31,7 @@ def _new_axes(rows, columns, width, height, **options):
         "ytick.labelcolor": INK,
     }
     with sns.axes_style("ticks"), plt.rc_context(look):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options
-        )
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
     plt.close(figure)
     return figure, axes
 
@@ -126,9 +124,7 @@ def plot_confusion(confusion, genres, normalise=False, ax=None):
 
     counts = np.asarray(confusion)
     if counts.shape != (len(genres), len(genres)) or (counts < 0).any():
-        raise ValueError(
-            f"confusion has shape {counts.shape} for {len(genres)} genres; expected a row and a column each"
-        )
+        raise ValueError(f"confusion has shape {counts.shape} for {len(genres)} genres; expected a row and a column each")
     rows = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shown, top = (100 * counts / rows, 100) if normalise else (counts, rows.max())
     size = 1.6 + 0.45 * len(genres)
@@ -363,12 +359,16 @@ def plot_reliability(curves):
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     for k, (name, curve) in enumerate(curves.items()):
         look = {"color": [INK, GREY, BLUE, RED][k % 4], "linestyle": ["-", "--", "-.", ":"][k % 4]}
-        ax.plot(curve.confidence, curve.accuracy, marker="osD^"[k % 4], markersize=5, label=name or None, **look)
+        marker = "osD^"[k % 4]
+        ax.plot(curve.confidence, curve.accuracy, linewidth=1.2, **look)
+        size = 8 + 60 * curve.n / curve.n.max()  # a bin of few songs says little
+        ax.scatter(curve.confidence, curve.accuracy, s=size, marker=marker, color=look["color"], zorder=3)
+        ax.plot([], [], marker=marker, markersize=6, label=name or None, **look)
         below.stairs(*_filled_bins(curve), **look)
     ax.set(ylabel="share right", ylim=(-0.02, 1.02), xlim=(0, 1))
     below.set(xlabel="probability of the predicted genre", ylabel="songs", ylim=(0, None))
     if any(curves):
-        ax.legend(frameon=False, loc="upper left")
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
     for each in (ax, below):
         each.spines[["right", "top"]].set_visible(False)
     return figure
@@ -410,9 +410,7 @@ def plot_timeline(predictions, genres, seconds=3.0, title=None):
     ax, beside = axes[0]
     for column, middle in zip(values.T, centre):  # one column of cells a chunk, so that gaps in time stay gaps
         cells = (middle - step / 2, middle + step / 2)
-        image = ax.pcolormesh(
-            cells, np.arange(len(song) + 1) - 0.5, column[:, None], cmap=LIGHT_TO_DARK, vmin=0, vmax=1
-        )
+        image = ax.pcolormesh(cells, np.arange(len(song) + 1) - 0.5, column[:, None], cmap=LIGHT_TO_DARK, vmin=0, vmax=1)
     top = values.argmax(axis=0)
     light = values.max(axis=0) > 0.6
     ax.scatter(centre, top, s=9, c=np.where(light, "white", INK))
