@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -537,7 +538,10 @@ def _alone(examine, row):
 def _examined(rows, examine, workers, progress):
     """Number and result of each row, in any order."""
     from joblib import cpu_count
-    from tqdm.auto import tqdm
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm warns where a notebook has no widgets
+        from tqdm.auto import tqdm
 
     if examine is not _examine_row:
         workers = 1  # frames from a store need no decoder
