@@ -98,8 +98,8 @@ def _track_frames(tracks, frames_per_second):
     length = pd.to_numeric(tracks[column]).to_numpy(dtype=float, na_value=np.nan)
     bad = ~(np.isfinite(length) & (length > 0))
     if bad.any():
-        names = ", ".join(map(str, tracks.track_id[bad][:3]))
-        raise ValueError(f"{bad.sum()} of {len(tracks)} tracks have no usable {column}: {names}, ... "
+        names = ", ".join(map(str, tracks.track_id[bad][:3])) + (", ..." if bad.sum() > 3 else "")
+        raise ValueError(f"{bad.sum()} of {len(tracks)} tracks have no usable {column}: {names}. "
                          "Leave out the tracks with a problem before they are cut into chunks")
     if column == "n_frames":
         return length.astype(int)
