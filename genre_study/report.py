@@ -414,7 +414,7 @@ def _answer(page, metrics):
     if page["settings"].get("answer"):
         return fill(str(page["settings"]["answer"]), metrics)
     if not isinstance(song, dict) or "accuracy" not in song:
-        return page["summary"]
+        return page["summary"] or ("" if metrics else "No result yet: the folder has no metrics.json.")
     low_high = "95% interval {:.1%} to {:.1%}".format(*song["accuracy_ci95"]) if "accuracy_ci95" in song else ""
     behind = ", ".join(filter(None, [low_high, f"{song['n']} songs" if "n" in song else ""]))
     return f"Song accuracy {song['accuracy']:.1%}{f' ({behind})' if behind else ''}."
@@ -627,9 +627,10 @@ def _write_notebook(page, site, around):
     picture = page["settings"].get("picture")
     if picture and not (page["results"] / picture).is_file():
         raise ValueError(f"report.yaml of {page['results'].name!r}: picture {picture!r} is not in the folder")
+    usual = page.get("results") and page["results"] / "figures" / "confusion.png"
     page["picture"] = quote((first or [""])[0])
-    if picture:
-        page["picture"] = site.relative(page["results"] / picture, {"href": "index.html"})
+    if picture or (usual and usual.is_file()):
+        page["picture"] = site.relative(page["results"] / picture if picture else usual, {"href": "index.html"})
     if page["kind"] == "report":
         body = _facts_bar(page) + body
     if not page["notebook"].cells:
