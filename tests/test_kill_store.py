@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from test_store import assert_clean, content, write_corpus
@@ -20,71 +21,121 @@ build_store(pd.read_json(sys.argv[1]), sys.argv[2], workers=int(sys.argv[3]), pr
 """
 
 
-def start(tracks, folder, workers):
+def start(tracks, folder, workers, wait=True):
     """A builder in a process group of its own, so that its workers can be killed with it."""
     table = folder.parent / "tracks.json"
     tracks.to_json(table)
     builder = subprocess.Popen([sys.executable, "-c", BUILD, str(table), str(folder), str(workers)],
                                stdout=subprocess.PIPE, text=True, start_new_session=True)
-    builder.stdout.readline()
+    if wait:
+        builder.stdout.readline()
     return builder
 
 
-def kill_and_finish(tracks, folder, alone, workers, n_kills, seed=0):
-    """Kill builds at random moments of their work; what is readable is whole each time, and the end is the same."""
-    chance, whole_then = random.Random(seed), []
-    build_s = time_of_a_build(tracks, folder.parent / "timed", workers)
-    reference = content(alone)
-    for number in range(n_kills):
-        if number % 10 == 0 and folder.exists():  # begin anew now and then: also the making of the store is hit
-            folder.rename(folder.parent / f"done{number}")
-        builder = start(tracks, folder, workers)
-        time.sleep(chance.uniform(0, build_s * 0.7))
-        os.killpg(builder.pid, signal.SIGKILL)
-        builder.wait()
+# Imports take longer than a build here. So one process has everything imported and forks a builder when it is asked.
+FORKS = """
+import os, sys, pandas as pd
+from genre_study.store import build_store
+from scipy.fft import rfft
+import soundfile
+tracks = pd.read_json(sys.argv[1])
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
         try:
-            store = open_store(folder)
-        except FileNotFoundError:
-            whole_then.append(0)
-            continue
-        assert not any("damaged" in problem for problem in store.problems.problem)
-        for track_id in store.tracks.track_id:
-            assert store.frames(track_id).tobytes() == reference[0][track_id]
-        whole_then.append(len(store))
-    finished = build_store(tracks, folder, workers=workers, progress=False)
+            build_store(tracks, sys.argv[2], workers=1, progress=False)
+        finally:
+            os._exit(0)
+    print(child, flush=True)
+    sys.stdin.readline()  # until it is waited for, a dead child keeps its number, so no stranger can be killed
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
+@contextmanager
+def forked_builders(tracks, folder):
+    """Yields a function that starts a build, waits so many seconds, kills it, and returns how long it really ran."""
+    table = folder.parent / "tracks.json"
+    tracks.to_json(table)
+    server = subprocess.Popen([sys.executable, "-c", FORKS, str(table), str(folder)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True)
+
+    def build(seconds):
+        begin = time.perf_counter()
+        print("build", file=server.stdin, flush=True)
+        child = int(server.stdout.readline())
+        if seconds is not None:
+            time.sleep(seconds)
+            os.kill(child, signal.SIGKILL)
+        print("reap", file=server.stdin, flush=True)
+        assert server.stdout.readline() == "ended\n"
+        return time.perf_counter() - begin
+
+    yield build
+    server.stdin.close()
+    server.wait()
+
+
+@contextmanager
+def builders_with_workers(tracks, folder):
+    """The same with two worker processes, all killed at once."""
+    def build(seconds):
+        builder, begin = start(tracks, folder, 2), time.perf_counter()
+        if seconds is not None:
+            time.sleep(seconds)
+            os.killpg(builder.pid, signal.SIGKILL)
+        builder.wait()
+        return time.perf_counter() - begin
+
+    yield build
+
+
+def kill_and_finish(tracks, folder, builders, n_kills, seed=0):
+    """Kill builds at random moments; what can be read is whole each time, and the end is the same. Tracks after each."""
+    chance, whole_then = random.Random(seed), []
+    reference = content(build_store(tracks, folder.parent / "alone", workers=1, progress=False))
+    with builders(tracks, folder) as build:
+        build_s = build(None)
+        for number in range(n_kills):
+            if folder.exists() and len(open_store(folder)) == len(reference[0]):  # begin anew
+                folder.rename(folder.parent / f"done{number}")
+            build(chance.uniform(0, build_s))
+            try:
+                store = open_store(folder)
+            except FileNotFoundError:  # killed before there was a store
+                whole_then.append(0)
+                continue
+            assert not any("damaged" in problem for problem in store.problems.problem)
+            for track_id in store.tracks.track_id:
+                assert store.frames(track_id).tobytes() == reference[0][track_id]
+            whole_then.append(len(store))
+    finished = build_store(tracks, folder, workers=1, progress=False)
     assert content(finished) == reference
     assert_clean(folder)
     return whole_then
 
 
-def time_of_a_build(tracks, folder, workers):
-    builder, begin = start(tracks, folder, workers), time.perf_counter()
-    builder.wait()
-    return time.perf_counter() - begin
-
-
 def test_killed_builds_end_in_the_same_store(tmp_path):
-    tracks = write_corpus(tmp_path / "audio", 60)
-    alone = build_store(tracks, tmp_path / "alone", workers=1, progress=False)
-    whole_then = kill_and_finish(tracks, tmp_path / "store", alone, workers=1, n_kills=4)
+    whole_then = kill_and_finish(write_corpus(tmp_path / "audio", 30), tmp_path / "store", forked_builders, n_kills=8)
     assert max(whole_then) > 0
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_hundred_kills(tmp_path, root, workers):
-    n_kills, tracks = 50, write_corpus(tmp_path / "audio", 150)
-    tracks.loc[150] = ["gone", str(tmp_path / "gone.wav"), "genre0", None]
-    alone = build_store(tracks, tmp_path / "alone", workers=1, progress=False)
+@pytest.mark.parametrize(("name", "builders", "n_kills"), [("one_process", forked_builders, 100),
+                                                           ("two_workers", builders_with_workers, 20)])
+def test_a_hundred_kills(tmp_path, root, name, builders, n_kills):
+    tracks = write_corpus(tmp_path / "audio", 60)
+    tracks.loc[60] = ["gone", str(tmp_path / "gone.wav"), "genre0", None]
     begin = time.perf_counter()
-    whole_then = kill_and_finish(tracks, tmp_path / "store", alone, workers, n_kills, seed=workers)
-    in_work = sum(0 < n < 150 for n in whole_then)
+    whole_then = kill_and_finish(tracks, tmp_path / "store", builders, n_kills)
+    in_work = sum(0 < n < 60 for n in whole_then)
     assert in_work >= n_kills // 4, f"most kills hit nothing: {whole_then}"
     folder = root / "reports" / "reliability"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"kill_build_store_{workers}.json").write_text(json.dumps({
-        "workers": workers, "kills": n_kills, "tracks": 150, "kills_amid_the_tracks": in_work, "half_tracks_read": 0,
-        "whole_tracks_after_each_kill": whole_then, "same_as_undisturbed": True,
+    (folder / f"kill_build_store_{name}.json").write_text(json.dumps({
+        "builder": name.replace("_", " "), "kills": n_kills, "tracks": 60, "kills_amid_the_tracks": in_work,
+        "half_tracks_read": 0, "whole_tracks_after_each_kill": whole_then, "same_as_undisturbed": True,
         "seconds": time.perf_counter() - begin}, indent=1) + "\n")
 
 
@@ -93,8 +144,9 @@ def test_four_builders_and_a_kill(tmp_path, root):
     """Four build together, two are killed: the others finish the store."""
     tracks = write_corpus(tmp_path / "audio", 200)
     alone = build_store(tracks, tmp_path / "alone", workers=1, progress=False)
-    builders = [start(tracks, tmp_path / "store", 1) for _ in range(4)]
-    time.sleep(1)
+    builders = [start(tracks, tmp_path / "store", 1, wait=False) for _ in range(4)]
+    while len(list((tmp_path / "store" / "tracks").glob("noise*"))) < 10:  # they are at work
+        time.sleep(0.01)
     for builder in builders[:2]:
         os.killpg(builder.pid, signal.SIGKILL)
     assert [builder.wait() for builder in builders] == [-9, -9, 0, 0]
