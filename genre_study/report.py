@@ -501,7 +501,7 @@ def _report_pages(reports, nbs):
         whole = [path for path in notebooks if not path.name.endswith(".failed.ipynb")]
         study = nbs / "studies" / f"{folder.name}.ipynb"
         best = sorted(whole, key=lambda path: path.stem != folder.name) or notebooks or [study] * study.is_file()
-        if not best and not (folder / "metrics.json").exists():
+        if not notebooks and not (folder / "metrics.json").exists():
             continue
         page = _page(best[0] if best else None, "report", f"{folder.name}/index.html")
         page.update(folder=best[0].parent if best else folder, results=folder)
