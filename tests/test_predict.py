@@ -1,0 +1,213 @@
+"""What the chapter can't hold: every kind of file, long ones, other backends, the command as a process."""
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from genre_study.mel import AudioError
+from genre_study.minicorpus import SAMPLE_RATE, compose, render_minicorpus, render_song
+from genre_study.predict import Bundle, export_waveform_model, fit_likeness, predict_folder, predict_song, save_bundle
+from genre_study.store import build_store
+
+GENRES = ("blues", "jazz", "rock")
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    """An untrained network with fixed weights: what is tested here is the way to it."""
+    from genre_study.model import build_network
+
+    return Bundle(build_network("quick_cnn", (128, 130, 1), 3, seed=1, filters=8), GENRES, temperature=0.7)
+
+
+@pytest.fixture(scope="module")
+def wave():
+    return render_song(compose("country", 3, seconds=8.0)) / 32768
+
+
+def close(one, other, eps):
+    assert list(one.vector) == list(other.vector)
+    np.testing.assert_allclose(list(one.vector.values()), list(other.vector.values()), atol=eps)
+
+
+@pytest.mark.parametrize(("suffix", "subtype", "eps"), [
+    ("wav", "PCM_16", 1e-4), ("wav", "PCM_U8", 0.1), ("wav", "PCM_24", 1e-4), ("wav", "FLOAT", 1e-6), ("wav", "DOUBLE", 1e-6),
+    ("au", "PCM_16", 1e-4), ("flac", "PCM_16", 1e-4), ("ogg", "VORBIS", 0.1), ("mp3", "MPEG_LAYER_III", 0.1)])
+def test_formats(bundle, wave, tmp_path, suffix, subtype, eps):
+    path = tmp_path / f"song.{suffix}"
+    soundfile.write(path, wave, SAMPLE_RATE, subtype=subtype)
+    song = predict_song(path, bundle)
+    close(song, predict_song(wave, bundle, SAMPLE_RATE), eps)
+    assert song.name == path.name
+    close(predict_song(path.read_bytes(), bundle), song, 1e-6)
+    with open(path, "rb") as file:
+        close(predict_song(file, bundle), song, 1e-6)
+
+
+def test_opus_and_rates_and_channels(bundle, wave, tmp_path):
+    import soxr
+
+    reference = predict_song(wave, bundle, SAMPLE_RATE)
+    for rate, channels, eps in ((8000, 1, 0.2), (48_000, 2, 0.02), (192_000, 6, 0.02)):
+        sound = np.repeat(soxr.resample(wave, SAMPLE_RATE, rate)[:, None], channels, axis=1)
+        soundfile.write(tmp_path / "song.wav", sound, rate, subtype="FLOAT")
+        close(predict_song(tmp_path / "song.wav", bundle), reference, eps)
+        close(predict_song(sound, bundle, rate), reference, eps)
+        if rate == 48_000:
+            soundfile.write(tmp_path / "song.opus", sound, rate, format="OGG", subtype="OPUS")
+            close(predict_song(tmp_path / "song.opus", bundle), reference, 0.2)
+
+
+def test_m4a(bundle, wave, tmp_path, monkeypatch):
+    if not shutil.which("ffmpeg"):
+        pytest.skip("ffmpeg is not installed")
+    soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "song.wav", "-c:a", "aac", tmp_path / "song.m4a"], check=True)
+    close(predict_song(tmp_path / "song.m4a", bundle), predict_song(wave, bundle, SAMPLE_RATE), 0.1)
+    (tmp_path / "text.m4a").write_text("no music at all")
+    with pytest.raises(AudioError, match="not by ffmpeg either"):
+        predict_song(tmp_path / "text.m4a", bundle)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(AudioError, match="need ffmpeg: install it"):
+        predict_song(tmp_path / "song.m4a", bundle)
+
+
+@pytest.mark.parametrize(("source", "says"), [
+    (b"", "no audio|cannot be decoded|no samples"), (b"RIFF", "cannot be decoded"), (np.zeros(0), "expected samples of shape"),
+    (np.full(50_000, np.nan), "NaN"), (np.zeros((4, 5, 6)), "expected samples of shape"), ({}, "got dict"),
+    (np.array(["a"]), "numbers")])
+def test_what_is_no_music(bundle, source, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        predict_song(source, bundle, sample_rate=SAMPLE_RATE)
+
+
+def test_missing_file(bundle, tmp_path):
+    with pytest.raises(AudioError, match="cannot be opened"):
+        predict_song(tmp_path / "nothing.wav", bundle)
+
+
+def test_picture_and_player(bundle, wave):
+    song = predict_song(wave, bundle, SAMPLE_RATE)
+    assert song._repr_png_().startswith(b"\x89PNG")
+    assert len(song.play().data) > 100_000
+    assert json.loads(json.dumps(song.to_dict()))["top"] == song.top[0][0]
+
+
+def test_speech_noise_and_silence_are_doubted(bundle, tmp_path):
+    """Sounds that are no music lie beyond the limit; tracks of the corpus that were not in the fit rarely do."""
+    from dataclasses import replace
+
+    tracks = render_minicorpus(tmp_path / "corpus", 6, seconds=5.0)
+    store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    known = replace(bundle, likeness=fit_likeness(store, list(tracks.track_id[tracks.index % 6 < 5])))
+    fresh = [predict_song(path, known) for path in tracks.path[tracks.index % 6 == 5]]
+    assert sum(bool(song.reasons) for song in fresh) <= 3
+    rng = np.random.default_rng(0)
+    for sound in (rng.normal(0, 0.1, 150_000), np.zeros(150_000), 0.3 * np.sin(np.arange(150_000) * 0.1)):
+        song = predict_song(sound, known, SAMPLE_RATE)
+        assert song.reasons and song.doubt > 0.5
+    if shutil.which("espeak-ng"):
+        text = "The study ends with a vector of predicted genres, but this is a voice that reads aloud and no music."
+        speech = subprocess.run(["espeak-ng", "--stdout", text], capture_output=True, check=True).stdout
+        path = tmp_path / "speech.wav"
+        path.write_bytes(speech)
+        song = predict_song(path, known)
+        assert any("unlike" in reason for reason in song.reasons), song
+
+
+def test_folder_goes_on_where_it_stopped(bundle, wave, tmp_path, monkeypatch):
+    import genre_study.predict as predict
+
+    for name in ("a", "b", "c"):
+        soundfile.write(tmp_path / f"{name}.wav", wave, SAMPLE_RATE)
+    (tmp_path / "d.mp3").write_bytes(b"nothing")
+    seen, whole = [], predict.predict_song
+
+    def stops_at_c(path, model):
+        seen.append(path.name)
+        if path.name == "c.wav" and len(seen) == 3:
+            raise KeyboardInterrupt
+        return whole(path, model)
+
+    monkeypatch.setattr(predict, "predict_song", stops_at_c)
+    out = tmp_path / "table.csv"
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(tmp_path, out, bundle, progress=False)
+    assert len(pd.read_csv(out)) == 2
+    table = predict_folder(tmp_path, out, bundle, progress=False)
+    assert seen == ["a.wav", "b.wav", "c.wav", "c.wav", "d.mp3"]
+    assert list(table.path) == ["a.wav", "b.wav", "c.wav", "d.mp3"]
+    assert list(table.problem == "") == [True, True, True, False]
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
+def test_one_file_opens_in_plain_keras(bundle, wave, tmp_path, backend):
+    """The exported file opens in another process, where this package is not imported, and gives the same vector."""
+    import importlib.util
+
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    export_waveform_model(bundle, tmp_path / "song.keras", seconds=8.0)
+    np.save(tmp_path / "clips.npy", np.stack([wave, wave[::-1] * 0.01]).astype(np.float32))
+    code = ("import sys, numpy as np, keras; model = keras.models.load_model('song.keras');"
+            "np.save('vectors.npy', np.asarray(model.predict(np.load('clips.npy'), verbose=0)));"
+            "assert 'genre_study' not in sys.modules; print(keras.backend.backend())")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "KERAS_BACKEND": backend})
+    assert done.stdout.strip() == backend, done.stderr[-2000:]
+    for clip, vector in zip(np.load(tmp_path / "clips.npy"), np.load(tmp_path / "vectors.npy")):
+        np.testing.assert_allclose(list(predict_song(clip, bundle, SAMPLE_RATE).vector.values()), vector, atol=1e-4)
+
+
+def test_command(bundle, wave, tmp_path):
+    """JSON lines on standard output, complaints on standard error, exit codes, standard input, a broken pipe."""
+    save_bundle(tmp_path / "bundle", bundle)
+    soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE)
+
+    def run(*arguments, **options):
+        command = [sys.executable, "-c", "import sys; from genre_study.command import main; sys.exit(main())", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, **options)
+
+    done = run("predict", "song.wav", "missing.wav", "--model", "bundle", "--json", "--timeline", "x.png")
+    assert done.returncode == 1 and b"--timeline draws one song" in done.stderr
+    done = run("predict", "song.wav", "missing.wav", "--model", "bundle", "--json")
+    assert done.returncode == 1 and b"missing.wav" in done.stderr
+    first, second = [json.loads(line) for line in done.stdout.splitlines()]
+    assert abs(sum(first["vector"].values()) - 1) < 1e-6 and first["problem"] == "" and "opened" in second["problem"]
+    done = run("predict", "-", "--model", "bundle", "--timeline", "song.png", input=(tmp_path / "song.wav").read_bytes())
+    assert done.returncode == 0 and done.stdout.startswith(b"-: ") and (tmp_path / "song.png").stat().st_size > 10_000
+    assert run("predict").returncode == 2
+
+
+@pytest.mark.torture
+def test_three_hours_in_bounded_memory(bundle, wave, tmp_path):
+    """A file of three hours: under 600 MB, and the same vector as its frames give in one piece."""
+    path = tmp_path / "long.wav"
+    loud = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE * 60).astype(np.float32)
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, "PCM_16") as file:
+        for minute in range(180):
+            file.write(loud * (0.1 + minute % 7 / 7))
+    save_bundle(tmp_path / "bundle", bundle)
+    code = ("import resource, time; from genre_study.predict import load_bundle, predict_song;"
+            "b = load_bundle('bundle'); t = time.perf_counter(); s = predict_song('long.wav', b);"
+            "print(len(s.timeline), 10800 / (time.perf_counter() - t));"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    n_chunks, speed, peak_mb = map(float, done.stdout.split())
+    print(f"{speed:.0f} times real time, {peak_mb:.0f} MB")
+    assert n_chunks == 7199 and peak_mb < 600
+
+
+def test_bytes_io_is_a_file(bundle, wave):
+    data = io.BytesIO()
+    soundfile.write(data, wave, SAMPLE_RATE, format="FLAC")
+    data.seek(0)
+    assert predict_song(data, bundle).duration_s == pytest.approx(8.0, abs=0.05)
