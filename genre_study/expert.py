@@ -269,12 +269,12 @@ def save_pretrained(experts, genres, temperature, file):
 
 
 def load_pretrained(file=PRETRAINED):
-    """The network trained on GTZAN's training and validation tracks of the fault-filtered split.
+    """A network that `save_pretrained` wrote.
 
     Parameters
     ----------
     file : path
-        A .keras file that `save_pretrained` wrote.
+        The .keras file, with its .json beside it. The default place is empty in this version.
 
     Returns
     -------
