@@ -44,7 +44,7 @@ class StudySettings:
     n_mels: int = 128
     mel_scale: str = "slaney"
     scaling: str = "track"
-    epochs: int = 12
+    epochs: int = 20
     batch_size: int = 64
     training: dict = field(default_factory=dict)
     train_share: float = 1.0
