@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from test_store import assert_clean, content, write_corpus
@@ -53,24 +54,29 @@ for line in sys.stdin:
 """
 
 
+def wait_for(folder, n_tracks, chance):
+    """Until the store has so many tracks, and a moment more, so that any step of the next one can be hit."""
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < 20 and len(list((folder / "tracks").glob("noise*"))) < n_tracks:
+        time.sleep(0.0005)
+    time.sleep(chance.uniform(0, 0.02))
+
+
 @contextmanager
 def forked_builders(tracks, folder):
-    """Yields a function that starts a build, waits so many seconds, kills it, and returns how long it really ran."""
+    """Yields a function that starts a build, waits until it is told to kill it, and kills it."""
     table = folder.parent / "tracks.json"
     tracks.to_json(table)
     server = subprocess.Popen([sys.executable, "-c", FORKS, str(table), str(folder)], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True)
 
-    def build(seconds):
-        begin = time.perf_counter()
+    def build(wait):
         print("build", file=server.stdin, flush=True)
         child = int(server.stdout.readline())
-        if seconds is not None:
-            time.sleep(seconds)
-            os.kill(child, signal.SIGKILL)
+        wait()
+        os.kill(child, signal.SIGKILL)
         print("reap", file=server.stdin, flush=True)
         assert server.stdout.readline() == "ended\n"
-        return time.perf_counter() - begin
 
     yield build
     server.stdin.close()
@@ -80,13 +86,11 @@ def forked_builders(tracks, folder):
 @contextmanager
 def builders_with_workers(tracks, folder):
     """The same with two worker processes, all killed at once."""
-    def build(seconds):
-        builder, begin = start(tracks, folder, 2), time.perf_counter()
-        if seconds is not None:
-            time.sleep(seconds)
-            os.killpg(builder.pid, signal.SIGKILL)
+    def build(wait):
+        builder = start(tracks, folder, 2)
+        wait()
+        os.killpg(builder.pid, signal.SIGKILL)
         builder.wait()
-        return time.perf_counter() - begin
 
     yield build
 
@@ -96,11 +100,12 @@ def kill_and_finish(tracks, folder, builders, n_kills, seed=0):
     chance, whole_then = random.Random(seed), []
     reference = content(build_store(tracks, folder.parent / "alone", workers=1, progress=False))
     with builders(tracks, folder) as build:
-        build_s = build(None)
         for number in range(n_kills):
-            if folder.exists() and len(open_store(folder)) == len(reference[0]):  # begin anew
+            if (folder / "zarr.json").exists() and len(open_store(folder)) == len(reference[0]):  # begin anew
                 folder.rename(folder.parent / f"done{number}")
-            build(chance.uniform(0, build_s))
+            there = len(open_store(folder)) if (folder / "zarr.json").exists() else 0
+            n_tracks = min(there + chance.randint(0, 15), len(reference[0]) - 1)
+            build(partial(wait_for, folder, n_tracks, chance))
             try:
                 store = open_store(folder)
             except FileNotFoundError:  # killed before there was a store
