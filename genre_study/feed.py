@@ -214,7 +214,8 @@ class ChunkFeed:
     batch_size : int
         Chunks in a batch.
     shuffle : bool
-        A new order each epoch, and only whole batches: chunks left over sit out this epoch. Otherwise the order of the table, to its end.
+        A new order each epoch, and only whole batches: chunks left over sit out this epoch. Otherwise the order of the
+        table, to its end.
     seed : int
         With the epoch it fixes order and changes.
     scaling : {"none", "power", "track", "band"}

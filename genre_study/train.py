@@ -275,11 +275,12 @@ def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_m
     spec : TrainSpec, optional
         All choices.
     run_dir : path, optional
-        Folder for a checkpoint after each epoch. The same call continues a training that was cut off, and ends as if it had not been.
+        Folder for a checkpoint after each epoch. The same call continues a training that was cut off, and ends as if it
+        had not been.
     progress : bool
         Show how far it is.
     memory_mb : float
-        Frames kept in memory at a time, in MB, for training and for validation each. Where the frames of the corpus do not fit, chunks are
+        Frames kept in memory at a time, in MB, for training and for validation each. Where they do not all fit, chunks are
         shuffled within groups of tracks that do.
 
     Returns
