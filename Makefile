@@ -32,7 +32,7 @@ reproduce: .venv/base
 	@echo "The report: $(RUN)/reproduce.html"
 
 test: .venv/dev
-	$(BIN)/python tests/run_all.py -q -n 2 --dist worksteal
+	$(BIN)/python tests/run_all.py -q -rs -n 2 --dist worksteal
 
 torture: .venv/dev
 	$(BIN)/python tests/run_all.py -q -m torture

@@ -73,9 +73,11 @@ def test_readme_is_made_from_the_index(root, tmp_path):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_notebook_shows_no_machine_path_and_no_error(root, notebook):
-    text = (root / notebook).read_text(encoding="utf-8")
-    assert not re.search(r"(/work/|/tmp/|/root/|/home/\w)", text), "a path of a machine is in it"
-    outputs = [output for cell in json.loads(text)["cells"] for output in cell.get("outputs", [])]
+    content = json.loads((root / notebook).read_text(encoding="utf-8"))
+    outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
+    for output in outputs:
+        output.get("data", {}).pop("image/png", None)  # base64 may hold any letters
+    assert not re.search(r"(/work/|/tmp/|/root/|/home/\w)", json.dumps(content)), "a path of a machine is in it"
     assert not any(output["output_type"] == "error" for output in outputs)
 
 

@@ -1,4 +1,5 @@
 """The study notebook as papermill runs it: parameters, refusals, the run folder."""
+import ast
 import inspect
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import papermill as pm
 import pytest
 import yaml
 
@@ -26,11 +28,7 @@ def papermill(root, run_dir, **parameters):
 
 
 def test_parameters_cell_has_the_defaults_of_the_settings(root):
-    import papermill as pm
-
     shown = pm.inspect_notebook(str(root / NOTEBOOK))
-    import ast
-
     assert {name: ast.literal_eval(entry["default"]) for name, entry in shown.items()} == asdict(StudySettings())
     assert all(entry["help"] for entry in shown.values()), "every parameter is explained"
     kinds = {name: entry["inferred_type_name"] for name, entry in shown.items()}
@@ -41,7 +39,7 @@ def test_parameters_cell_has_the_defaults_of_the_settings(root):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The parameters of a run of some seconds, on a corpus shared by the tests of this module."""
-    return {"tracks_per_genre": 3, "epochs": 1, "network": "quick_cnn", "workers": 1, "protocol": "track",
+    return {"tracks_per_genre": 8, "epochs": 1, "network": "quick_cnn", "workers": 1, "protocol": "track",
             "data_dir": str(tmp_path_factory.mktemp("data"))}
 
 
