@@ -278,6 +278,17 @@ class ChunkFeed:
                 mask(chunks, rng, widest, axis)
         return chunks, labels
 
+    def whole_batch(self, index):
+        """Batch `index` filled up to full size, with weights: one shape is compiled once.
+
+        The weights of what was filled in are 0. The others are a little above 1, so that the mean over all batches, which
+        Keras takes as if every batch were full, is the mean over the chunks.
+        """
+        chunks, labels = self[index]
+        missing = self.batch_size - len(chunks)
+        weights = np.full(len(chunks), len(self) * self.batch_size / len(self.starts), "float32")
+        return tuple(np.pad(part, [(0, missing)] + [(0, 0)] * (part.ndim - 1)) for part in (chunks, labels, weights))
+
     def to_keras(self):
         "The same as a `keras.utils.PyDataset`, which `fit` and `evaluate` take."
         import keras
@@ -287,6 +298,6 @@ class ChunkFeed:
                 return len(self)
 
             def __getitem__(batches, index):
-                return self[index]
+                return self[index] if self.shuffle else self.whole_batch(index)
 
         return Batches()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'RANGES', 'CHECKPOINT', 'TrainSpec', 'compile_model', 'save_checkpoint', 'load_checkpoint', 'fingerprint',
-           'train']
+           'Recorder', 'train']
 
 # %% ../nbs/09_train.ipynb #9465c3ae
 import hashlib
@@ -12,7 +12,9 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +136,7 @@ def compile_model(model, spec, steps_per_epoch):
         "binary_crossentropy": keras.losses.BinaryCrossentropy,
     }
     loss = losses[spec.loss](label_smoothing=spec.label_smoothing)
-    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
+    model.compile(optimizer, loss, weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
 
 # %% ../nbs/09_train.ipynb #5a98b785
 CHECKPOINT = "checkpoint.npz"
@@ -162,12 +164,14 @@ def load_checkpoint(file):
     return facts, arrays
 
 # %% ../nbs/09_train.ipynb #989e0464
-def fingerprint(model, chunks, spec):
-    """A short text that changes when the network, the chunks or a choice changes.
+def fingerprint(model, store, chunks, spec):
+    """A short text that changes when the network, the spectrograms, the chunks or a choice changes.
 
     Parameters
     ----------
     model : keras.Model
+    store : Store
+        Its parameters count, not its folder.
     chunks : DataFrame
         Columns `track_id`, `genre`, `start_frame`, `n_frames` and `split`.
     spec : TrainSpec
@@ -179,64 +183,100 @@ def fingerprint(model, chunks, spec):
     """
     shapes = [[variable.path.rpartition("/")[2], list(variable.shape)] for variable in model.weights]
     table = chunks[["track_id", "genre", "start_frame", "n_frames", "split"]].to_csv(index=False)
-    return hashlib.sha256(json.dumps([shapes, asdict(spec), table]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([shapes, repr(store.spec), asdict(spec), table]).encode()).hexdigest()
 
 # %% ../nbs/09_train.ipynb #6ae7ea8a
-def _recorder(model, spec, file, mark):
-    "A callback that keeps history, best weights and checkpoint; `.resume()` continues from the checkpoint."
+class Recorder:
+    """History, best weights and checkpoint of a training.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Whose weights are kept; compiled, its optimizer built.
+    optimizer : keras.optimizers.Optimizer
+    spec : TrainSpec
+    file : Path or None
+        The checkpoint; None writes none.
+    mark : str
+        The fingerprint that a checkpoint must have to be continued.
+    """
+
+    def __init__(self, model, optimizer, spec, file, mark):
+        self.model, self.optimizer, self.spec, self.file, self.mark = model, optimizer, spec, file, mark
+        self.rows, self.best, self.best_value, self.candidate = [], None, np.inf, None
+
+    def save(self):
+        "Write all that the training needs to go on."
+        arrays = {"model": [variable.numpy() for variable in self.model.variables],
+                  "optimizer": [variable.numpy() for variable in self.optimizer.variables]}
+        if self.best is not None:
+            arrays["best"] = self.best
+        save_checkpoint(self.file, {"mark": self.mark, "rows": self.rows, "best_value": self.best_value}, **arrays)
+
+    def resume(self):
+        "Continue from the checkpoint, where there is one."
+        if self.file is None or not self.file.exists():
+            return
+        facts, arrays = load_checkpoint(self.file)
+        if facts["mark"] != self.mark:
+            raise ValueError(
+                f"{self.file} belongs to another network, other chunks or other choices. "
+                "Choose another run_dir, or remove the file to start anew"
+            )
+        for owner in ("model", "optimizer"):
+            for variable, value in zip(getattr(self, owner).variables, arrays[owner], strict=True):
+                variable.assign(value)
+        self.rows, self.best, self.best_value = facts["rows"], arrays.get("best"), facts["best_value"]
+
+# %% ../nbs/09_train.ipynb #50c4bcad
+def _begin_epoch(self, epoch, logs=None):
+    self.begun, self.candidate = time.perf_counter(), None
+
+
+def _end_validation(self, logs=None):
+    self.candidate = self.model.get_weights()
+
+
+def _end_epoch(self, epoch, logs=None):
+    row = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in logs}
+    if not np.isfinite(row["loss"]):
+        raise ValueError(
+            f"the loss is {row['loss']} after epoch {epoch + 1}: lower learning_rate "
+            f"(now {self.spec.learning_rate}) or try another scaling (now {self.spec.scaling!r})"
+        )
+    self.rows.append({"epoch": epoch + 1, **row, "seconds": time.perf_counter() - self.begun})
+    if self.candidate is not None:
+        value = row["val_loss"] if self.spec.monitor == "val_loss" else -row["val_accuracy"]
+        if value < self.best_value:
+            self.best, self.best_value = self.candidate, value
+    if self.file is not None:
+        self.save()
+
+
+def _callback(recorder):
+    "The Keras callback that calls the recorder."
     import keras
 
-    class Recorder(keras.callbacks.Callback):
-        rows, best, best_value, candidate = [], None, np.inf, None
+    return keras.callbacks.LambdaCallback(
+        on_epoch_begin=partial(_begin_epoch, recorder), on_epoch_end=partial(_end_epoch, recorder),
+        on_test_end=partial(_end_validation, recorder),
+    )
 
-        def variables(self):
-            return {"model": model.variables, "optimizer": model.optimizer.variables}
+# %% ../nbs/09_train.ipynb #b16c5251
+def _scope(distribution, batch_size):
+    "The Keras scope in which a network is spread over the devices, or one that does nothing."
+    if distribution is None:
+        return nullcontext()
+    import keras
 
-        def resume(self):
-            if file is None or not file.exists():
-                return
-            facts, arrays = load_checkpoint(file)
-            if facts["mark"] != mark:
-                raise ValueError(
-                    f"{file} belongs to another network, other chunks or other choices. "
-                    "Choose another run_dir, or remove the file to start anew"
-                )
-            for name, variables in self.variables().items():
-                for variable, value in zip(variables, arrays[name], strict=True):
-                    variable.assign(value)
-            self.rows, self.best, self.best_value = facts["rows"], arrays.get("best"), facts["best_value"]
-
-        def on_epoch_begin(self, epoch, logs=None):
-            self.begun, self.candidate = time.perf_counter(), None
-
-        def on_test_end(self, logs=None):
-            self.candidate = model.get_weights()  # where weights are averaged, these are the averaged ones
-
-        def on_epoch_end(self, epoch, logs=None):
-            row = {name: float(value) for name, value in logs.items()}
-            if not np.isfinite(row["loss"]):
-                raise ValueError(
-                    f"the loss is {row['loss']} after epoch {epoch + 1}: lower learning_rate "
-                    f"(now {spec.learning_rate}) or try another scaling (now {spec.scaling!r})"
-                )
-            self.rows.append({"epoch": epoch + 1, **row, "seconds": time.perf_counter() - self.begun})
-            if self.candidate is not None:
-                value = row["val_loss"] if spec.monitor == "val_loss" else -row["val_accuracy"]
-                if value < self.best_value:
-                    self.best, self.best_value = self.candidate, value
-            if file is not None:
-                self.save()
-
-        def save(self):
-            arrays = {name: [keras.ops.convert_to_numpy(variable) for variable in variables]
-                      for name, variables in self.variables().items()}
-            if self.best is not None:
-                arrays["best"] = self.best
-            save_checkpoint(file, {"mark": mark, "rows": self.rows, "best_value": self.best_value}, **arrays)
-
-    recorder = Recorder()
-    recorder.rows = []
-    return recorder
+    if distribution != "data":
+        raise ValueError(f"distribution must be None or 'data'; received {distribution!r}")
+    if keras.backend.backend() != "jax":
+        raise ValueError(f"distribution='data' needs the JAX backend; this is {keras.backend.backend()!r}")
+    devices = keras.distribution.list_devices()
+    if batch_size % len(devices):
+        raise ValueError(f"batch_size={batch_size} can't be split evenly over {len(devices)} devices")
+    return keras.distribution.DataParallel(devices=devices).scope()
 
 # %% ../nbs/09_train.ipynb #9ddbb92c
 def _sides(chunks):
@@ -257,21 +297,30 @@ def _reset_seeds(model, seed):
     for place, layer in enumerate(model.layers):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
-            generator.state.assign(np.array([seed, place], "uint32"))
+            state = np.random.SeedSequence([seed, place]).generate_state(2, "uint32")
+            generator.state.assign(state.astype(generator.state.dtype))
+
+
+def _verbosity(progress):
+    "Keras' moving bar where someone watches; where a notebook is executed, a line an epoch, or its file would grow and grow."
+    watched = sys.stdout.isatty() or "JPY_SESSION_NAME" in os.environ  # set for notebooks opened in Jupyter
+    return (1 if watched else 2) if progress else 0
 
 # %% ../nbs/09_train.ipynb #a6988cbc
-def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_mb=1024):
+def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_mb=1024, distribution=None):
     """Fit a network, and leave it with the weights of its best epoch.
 
     Parameters
     ----------
     model : keras.Model
-        From (mel bands, frames, 1) to one probability per genre; it need not be compiled.
+        From (mel bands, frames, 1) to one probability per genre; it need not be compiled, and is not compiled here: what
+        is trained is its `fast_twin`, which has the same weights.
     store : Store
         The frames of all tracks.
     chunks : DataFrame
-        One row a chunk: `track_id`, `genre`, `start_frame`, `n_frames` and `split`. Rows of "train" are learned, rows of "valid"
-        choose the best epoch, all others are left alone. The outputs stand for the sorted names of all genres in the table.
+        One row a chunk: `track_id`, `genre`, `start_frame`, `n_frames` and `split`. Rows of "train" are learned, rows of
+        "valid" choose the best epoch, all others are left alone. The outputs stand for the sorted names of all genres in the
+        table.
     spec : TrainSpec, optional
         All choices.
     run_dir : path, optional
@@ -282,48 +331,64 @@ def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_m
     memory_mb : float
         Frames kept in memory at a time, in MB, for training and for validation each. Where they do not all fit, chunks are
         shuffled within groups of tracks that do.
+    distribution : {None, "data"}
+        "data" splits each batch over all devices (JAX only); `batch_size` must be a multiple of their number.
 
     Returns
     -------
     DataFrame
-        One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds`. Without validation chunks
-        there are no `val_` columns and the last weights are kept.
+        One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds`. Without validation
+        chunks there are no `val_` columns and the last weights are kept.
 
     Raises
     ------
     ValueError
         When there is nothing to train on, the checkpoint belongs to something else, or the loss is no longer a number.
     """
-    import keras
-
     spec = spec or TrainSpec()
-    chunks_train, chunks_valid = _sides(chunks)
+    train_side, valid_side = _sides(chunks)
     genres = sorted(set(chunks["genre"]))
-    options = {"scaling": spec.scaling, "seed": spec.seed, "memory_mb": memory_mb}
-    feed = ChunkFeed(
-        store, chunks_train, genres, spec.batch_size, mixup_alpha=spec.mixup_alpha, time_mask=spec.time_mask,
-        band_mask=spec.band_mask, **options,
-    )
-    valid = ChunkFeed(store, chunks_valid, genres, 4 * spec.batch_size, shuffle=False, **options) if len(chunks_valid) else None
-    _reset_seeds(model, spec.seed)
-    compile_model(model, spec, len(feed))
-    model.optimizer.build(model.trainable_variables)
+    options = {"batch_size": spec.batch_size, "seed": spec.seed, "scaling": spec.scaling, "memory_mb": memory_mb}
+    feed = ChunkFeed(store, train_side, genres, mixup_alpha=spec.mixup_alpha, time_mask=spec.time_mask,
+                     band_mask=spec.band_mask, **options)
+    valid = ChunkFeed(store, valid_side, genres, shuffle=False, **options) if len(valid_side) else None
+    if model.output_shape[-1] != len(genres):
+        raise ValueError(f"the network has {model.output_shape[-1]} outputs; the chunks have {len(genres)} genres: {genres}")
     file = None
     if run_dir is not None:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         file = Path(run_dir) / CHECKPOINT
-    recorder = _recorder(model, spec, file, fingerprint(model, chunks, spec))
+    mark = fingerprint(model, store, chunks, spec)
+    with _scope(distribution, feed.batch_size):
+        recorder = _fit(model, feed, valid, spec, file, mark, _verbosity(progress), distribution)
+    return pd.DataFrame(recorder.rows)
+
+# %% ../nbs/09_train.ipynb #89d50c2d
+def _fit(model, feed, valid, spec, file, mark, verbose, distribution):
+    "Train `model` and hand back the recorder."
+    import keras
+
+    from genre_study.fast import fast_twin
+
+    placed = model
+    if distribution:  # new variables, which the scope places on the devices
+        placed = keras.models.clone_model(model)
+        placed.set_weights(model.get_weights())
+    _reset_seeds(placed, spec.seed)
+    learner = fast_twin(placed)
+    compile_model(learner, spec, len(feed))
+    learner.optimizer.build(learner.trainable_variables)
+    recorder = Recorder(placed, learner.optimizer, spec, file, mark)
     recorder.resume()
     turn = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(feed, "epoch", epoch))
-    callbacks = [turn, recorder]  # the recorder comes before the averaging: it must see the weights that were validated
+    callbacks = [turn, _callback(recorder)]  # before the averaging: the recorder must see the weights that were validated
     if spec.ema_momentum:
         callbacks.append(keras.callbacks.SwapEMAWeights())
     if len(recorder.rows) < spec.epochs:
         # shuffle=False: the feed has its own order; Keras would deal its batches in an order of its own
-        model.fit(
-            feed.to_keras(), validation_data=valid and valid.to_keras(), epochs=spec.epochs, initial_epoch=len(recorder.rows),
-            shuffle=False, callbacks=callbacks, verbose=(1 if sys.stdout.isatty() else 2) if progress else 0,
+        learner.fit(
+            feed.to_keras(), validation_data=valid and valid.to_keras(), epochs=spec.epochs, shuffle=False,
+            initial_epoch=len(recorder.rows), callbacks=callbacks, verbose=verbose,
         )
-    if recorder.best is not None:
-        model.set_weights(recorder.best)
-    return pd.DataFrame(recorder.rows)
+    model.set_weights(placed.get_weights() if recorder.best is None else recorder.best)
+    return recorder
