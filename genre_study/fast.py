@@ -242,8 +242,9 @@ def _readers(model):
 # %% ../nbs/08a_fast.ipynb #275bca2d
 def helps_here():
     "Whether the cheaper forms are of use: JAX on a CPU."
-    devices = keras.distribution.list_devices()
-    return keras.backend.backend() == "jax" and all(device.startswith("cpu") for device in devices)
+    if keras.backend.backend() != "jax":
+        return False
+    return all(device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def fast_twin(model):

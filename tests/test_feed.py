@@ -1,0 +1,66 @@
+"""The feed: every chunk once an epoch, whatever fits in memory, and always the same for one seed."""
+import numpy as np
+import pytest
+from backend_probe import small_store
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genre_study.feed import SCALINGS, ChunkFeed, read_chunks
+
+STORE, CHUNKS = small_store()
+GENRES = ["a", "b", "c"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch_size=st.integers(1, 300), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 9),
+       memory_mb=st.floats(0.001, 1.0))
+def test_every_chunk_at_most_once_an_epoch(batch_size, seed, epoch, memory_mb):
+    """Whole batches, no chunk twice, only the last few left out, another order in the next epoch."""
+    feed = ChunkFeed(STORE, CHUNKS, GENRES, batch_size, seed=seed, memory_mb=memory_mb)
+    feed.epoch = epoch
+    order = feed.order().copy()
+    assert sorted(order) == list(range(len(CHUNKS)))
+    assert 0 <= len(CHUNKS) - len(feed) * feed.batch_size < feed.batch_size
+    feed.epoch = epoch + 1
+    assert not np.array_equal(order, feed.order())
+
+
+@pytest.mark.parametrize("scaling", ["none", "power", "track", "band"])
+def test_batches_are_the_chunks_of_the_table(scaling):
+    """Shuffled or not, from memory or not: each row of a batch is the chunk and the label of its row of the table."""
+    assert scaling in SCALINGS
+    every = read_chunks(STORE, CHUNKS, scaling)
+    for memory_mb in (100, 0.02):
+        feed = ChunkFeed(STORE, CHUNKS, GENRES, 16, seed=3, scaling=scaling, memory_mb=memory_mb)
+        for index in range(len(feed)):
+            rows = feed.order()[index * 16:index * 16 + 16]
+            batch, labels = feed[index]
+            assert np.array_equal(batch, every[rows])
+            assert [GENRES[place] for place in labels.argmax(1)] == CHUNKS["genre"].iloc[rows].tolist()
+
+
+def test_tracks_are_read_once_an_epoch_and_memory_is_bounded():
+    """With room for 5 of 24 tracks, an epoch reads each track about once and never holds more."""
+    reads, held = [], []
+    store, chunks = small_store()
+    frames = store.frames
+    store.frames = lambda track_id, start=0, stop=None: reads.append(track_id) or frames(track_id, start, stop)
+    track_mb = frames("track000").nbytes / 1e6
+    feed = ChunkFeed(store, chunks, GENRES, 8, memory_mb=5 * track_mb)
+    for index in range(len(feed)):
+        feed[index]
+        held.append(feed.reader.used / 1e6)
+    assert max(held) <= 5 * track_mb + 1e-9
+    assert 24 <= len(reads) <= 30  # a batch that lies over the border of two groups may read a track again
+
+
+def test_batches_depend_on_seed_epoch_and_number_only():
+    """Reading batches in another order, or twice, changes nothing: masks and mixup included."""
+    options = {"batch_size": 16, "seed": 7, "mixup_alpha": 0.4, "time_mask": 10, "band_mask": 4}
+    one, other = (ChunkFeed(STORE, CHUNKS, GENRES, **options) for _ in range(2))
+    expected = [one[index] for index in range(len(one))]
+    for index in reversed(range(len(other))):
+        for ours, theirs in zip(other[index], expected[index], strict=True):
+            assert np.array_equal(ours, theirs)
+    other.epoch = 1
+    assert not np.array_equal(other[0][0], expected[0][0])

@@ -1,0 +1,125 @@
+"""Networks and their fast twins: the same weights, the same numbers, a file that plain Keras opens."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import genre_study  # noqa: F401 (chooses the backend)
+from genre_study.model import NETWORKS, build_network
+
+OPENS = """
+import sys
+sys.modules["genre_study"] = None  # importing it now fails
+import keras, numpy as np
+model = keras.saving.load_model(sys.argv[1], safe_mode=True)
+np.save(sys.argv[2], model.predict(np.load(sys.argv[3]), verbose=0))
+"""
+
+
+def test_the_published_network_has_its_parameters():
+    model = build_network("fourteen_layer_cnn", (128, 130, 1), 10)
+    assert model.count_params() == 243_454
+    assert [layer.filters for layer in model.layers if hasattr(layer, "filters")] == [16, 32, 64, 128, 64]
+    assert sum(type(layer).__name__ == "Dropout" for layer in model.layers) == 5
+    assert model.get_layer(model.layers[-2].name).activation.__name__ == "selu"
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_a_trained_network_opens_in_plain_keras(name, tmp_path):
+    """Trained through its twin, saved, and opened by Keras alone: the predictions are the twin's."""
+    import keras
+
+    from genre_study.fast import fast_twin
+
+    model = build_network(name, (128, 130, 1), 10, seed=4)
+    twin = fast_twin(model)
+    rng = np.random.default_rng(0)
+    chunks, labels = rng.normal(size=(4, 128, 130, 1)).astype("float32"), np.eye(10, dtype="float32")[:4]
+    before = model.get_weights()
+    twin.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy")
+    twin.train_on_batch(chunks, labels)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(before, model.get_weights(), strict=True))
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "chunks.npy", chunks)
+    files = [str(tmp_path / file) for file in ("model.keras", "found.npy", "chunks.npy")]
+    subprocess.run([sys.executable, "-c", OPENS, *files], check=True, cwd=tmp_path, timeout=300,
+                   env=os.environ | {"KERAS_BACKEND": "jax"})
+    assert np.abs(np.load(files[1]) - twin.predict(chunks, verbose=0)).max() < 1e-5
+
+
+def graph():
+    """A network with what the twin may and may not put together."""
+    import keras
+    from keras import layers
+
+    x = inputs = keras.Input((33, 29, 1))
+    x = layers.Conv2D(4, 3, activation="relu")(x)
+    both = layers.Concatenate()([layers.MaxPooling2D(2)(x), layers.AveragePooling2D(2)(x)])  # read twice: not merged
+    x = layers.Conv2D(5, 3, activation="relu", padding="same")(both)
+    x = layers.MaxPooling2D(2, padding="same")(x)  # not of the plain kind
+    x = layers.MaxPooling2D(2)(layers.Conv2D(6, 2, use_bias=False)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
+def sequence():
+    """A Sequential, whose first convolution and pool become one."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential([keras.Input((21, 18, 1)), layers.Conv2D(4, (5, 3), activation="relu"), layers.MaxPooling2D((2, 3)),
+                             layers.Flatten(), layers.Dense(3, activation="softmax")])
+
+
+@pytest.mark.parametrize("make, stand_ins", [(graph, ["_Pool", "_Pool", "_ConvPool"]), (sequence, ["_ConvPool"])])
+def test_twin_of_odd_networks(make, stand_ins):
+    """The same predictions and the same training step, also where only parts can be replaced."""
+    import keras
+
+    from genre_study.fast import fast_twin
+
+    keras.utils.set_random_seed(0)
+    model = make()
+    twin = fast_twin(model)
+    assert [type(layer).__name__ for layer in twin.layers if type(layer).__name__.startswith("_")] == stand_ins
+    rng = np.random.default_rng(1)
+    chunks, labels = rng.normal(size=(6, *model.input_shape[1:])).astype("float32"), np.eye(3, dtype="float32")[[0, 1, 2] * 2]
+    assert np.abs(model.predict(chunks, verbose=0) - twin.predict(chunks, verbose=0)).max() < 1e-6
+    start, ends = model.get_weights(), []
+    for network in (model, twin):
+        model.set_weights(start)
+        network.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy")
+        network.train_on_batch(chunks, labels)
+        ends.append(model.get_weights())
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(start, ends[0], strict=True))
+    for stock, ours in zip(*ends, strict=True):
+        assert np.abs(stock - ours).max() < 1e-5
+
+
+def test_dropout_of_the_twin():
+    """Each value is kept with probability 1 - rate, independent of its neighbours and of other steps, and scaled."""
+    import keras
+
+    from genre_study.fast import fast_twin
+
+    model = keras.Sequential([keras.Input((64, 65, 16)), keras.layers.Dropout(0.4, seed=9)])
+    twin = fast_twin(model)
+    ones = np.ones((16, 64, 65, 16), "float32")
+    assert np.array_equal(np.asarray(twin(ones, training=False)), ones)
+    steps = [np.asarray(twin(ones, training=True)) for _ in range(4)]
+    for step in steps:
+        assert set(np.unique(step)) == {np.float32(0), np.float32(1 / 0.6)}
+    kept = np.stack(steps) > 0
+    n = kept[0].size
+    assert abs(kept.mean() - 0.6) < 5 * np.sqrt(0.24 / kept.size)
+    for axis in range(5):  # by step, chunk, row, column, filter
+        means = kept.mean(tuple(other for other in range(5) if other != axis))
+        assert np.abs(means - 0.6).max() < 5 * np.sqrt(0.24 * len(means) / kept.size)
+    centred = kept[0] - kept[0].mean()
+    others = [kept[1], kept[2], *(np.roll(kept[0], 1, axis) for axis in range(4)), np.roll(kept[0], (1, 1), (1, 2))]
+    for other in others:
+        assert abs((centred * (other - other.mean())).mean() / 0.24) < 5 / np.sqrt(n)
+    again = keras.Sequential([keras.Input((64, 65, 16)), keras.layers.Dropout(0.4, seed=9)])
+    assert np.array_equal(np.asarray(fast_twin(again)(ones, training=True)), steps[0])

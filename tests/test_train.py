@@ -1,0 +1,148 @@
+"""Training: repeatable, killed at any moment and continued, and with every option."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from backend_probe import small_store
+
+from genre_study.model import build_network
+from genre_study.train import CHECKPOINT, TrainSpec, load_checkpoint, train
+
+HERE = Path(__file__).parent
+EVERYTHING = {"batch_size": 16, "learning_rate": 5e-3, "optimizer": "adamw", "weight_decay": 1e-3, "schedule": "one_cycle",
+              "label_smoothing": 0.1, "mixup_alpha": 0.4, "time_mask": 8, "band_mask": 3, "ema_momentum": 0.9,
+              "monitor": "val_accuracy", "scaling": "band"}
+PLAIN = {"batch_size": 16, "learning_rate": 5e-3}
+
+
+def run(spec, **options):
+    """Train a small network; its history without seconds, and its weights."""
+    store, chunks = small_store()
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
+    history = train(model, store, chunks, spec, progress=False, **options)
+    return history.drop(columns="seconds"), model.get_weights()
+
+
+def same(one, other):
+    """Equal histories and equal weights, to the last bit."""
+    pd.testing.assert_frame_equal(one[0], other[0], check_exact=True)
+    return all(np.array_equal(a, b) for a, b in zip(one[1], other[1], strict=True))
+
+
+@pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+def test_two_runs_are_identical_and_another_seed_is_not(options):
+    spec = TrainSpec(epochs=3, **options)
+    one = run(spec)
+    assert same(one, run(spec))
+    assert one[0]["loss"].iloc[-1] < one[0]["loss"].iloc[0]
+    other = run(TrainSpec(epochs=3, seed=1, **options))
+    assert not np.array_equal(one[0]["loss"], other[0]["loss"])
+
+
+KILLED = """
+import sys; sys.path.insert(0, sys.argv[1])
+import json
+from test_train import run, TrainSpec
+history, weights = run(TrainSpec(**json.loads(sys.argv[3])), run_dir=sys.argv[2])
+history.to_json(sys.argv[2] + "/history.json")
+"""
+
+
+def killed_and_continued(options, folder, kills, seed):
+    """Kill the same call again and again at random moments, then let it end."""
+    spec = {"epochs": 12, **options}
+    expected = run(TrainSpec(**spec))
+    command = [sys.executable, "-c", KILLED, str(HERE), str(folder), json.dumps(spec)]
+    draw, cut_off = random.Random(seed), 0
+    for _ in range(kills):
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(HERE)}, stderr=subprocess.DEVNULL)
+        wait_for = draw.randint(1, 3)  # new checkpoints before the kill
+        before = checkpoint_epochs(folder)
+        while process.poll() is None and checkpoint_epochs(folder) < min(before + wait_for, 11):
+            time.sleep(0.002)
+        time.sleep(draw.random() * 0.05)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            cut_off += 1
+        process.wait()
+    assert cut_off
+    assert 0 < checkpoint_epochs(folder)
+    assert same(run(TrainSpec(**spec), run_dir=folder), expected)
+    assert [entry.name for entry in folder.glob("*.npz")] == [CHECKPOINT]
+
+
+def checkpoint_epochs(folder):
+    """How many epochs the checkpoint holds. It is whole whenever it is there."""
+    file = folder / CHECKPOINT
+    return len(load_checkpoint(file)[0]["rows"]) if file.exists() else 0
+
+
+@pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+def test_killed_training_continues_as_if_undisturbed(options, tmp_path):
+    killed_and_continued(options, tmp_path, kills=2, seed=0)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", range(10))
+def test_training_killed_many_times(seed, tmp_path):
+    killed_and_continued(EVERYTHING if seed % 2 else PLAIN, tmp_path, kills=4, seed=seed)
+
+
+def test_leftover_of_a_kill_while_writing_is_ignored(tmp_path):
+    """A half-written checkpoint lies under another name and is never read."""
+    (tmp_path / f"{CHECKPOINT}.1234.part").write_bytes(b"PK\x03\x04 half")
+    spec = TrainSpec(epochs=2, **PLAIN)
+    assert same(run(spec, run_dir=tmp_path), run(spec))
+
+
+def test_checkpoint_of_something_else_is_refused(tmp_path):
+    run(TrainSpec(epochs=1, **PLAIN), run_dir=tmp_path)
+    with pytest.raises(ValueError, match="belongs to another network"):
+        run(TrainSpec(epochs=2, **PLAIN), run_dir=tmp_path)
+
+
+def test_best_weights_are_those_of_the_best_epoch():
+    """The weights at the end give the validation loss of the best epoch, which is not the last one here."""
+    from genre_study.feed import read_chunks
+
+    store, chunks = small_store()
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
+    history = train(model, store, chunks, TrainSpec(epochs=8, batch_size=16, learning_rate=0.3), progress=False)
+    valid = chunks[chunks["split"] == "valid"]
+    predicted = model.predict(read_chunks(store, valid), verbose=0)
+    truth = predicted[np.arange(len(valid)), valid["genre"].map({"a": 0, "b": 1, "c": 2})]
+    assert history["val_loss"].idxmin() < len(history) - 1
+    np.testing.assert_allclose(-np.log(np.clip(truth, 1e-7, 1)).mean(), history["val_loss"].min(), rtol=1e-4)
+
+
+def test_history_does_not_depend_on_memory_when_all_fits():
+    spec = TrainSpec(epochs=2, **PLAIN)
+    assert same(run(spec, memory_mb=50), run(spec, memory_mb=5000))
+
+
+def test_wrong_calls_say_what_is_wrong():
+    store, chunks = small_store()
+    model = build_network("quick_cnn", (16, 40, 1), 4, seed=1)
+    with pytest.raises(ValueError, match="4 outputs; the chunks have 3 genres"):
+        train(model, store, chunks, progress=False)
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
+    with pytest.raises(ValueError, match="lower learning_rate"):
+        model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+        train(model, store, chunks, TrainSpec(epochs=1), progress=False)
+    with pytest.raises(ValueError, match="distribution must be None or 'data'; received 'model'"):
+        train(model, store, chunks, TrainSpec(epochs=1), progress=False, distribution="model")
+
+
+def test_training_without_validation_keeps_the_last_weights():
+    store, chunks = small_store()
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
+    history = train(model, store, chunks[chunks["split"] == "train"], TrainSpec(epochs=2, **PLAIN), progress=False)
+    assert list(history) == ["epoch", "loss", "accuracy", "seconds"]
