@@ -61,7 +61,7 @@ def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4, filt
     return keras.Model(inputs, outputs, name="fourteen_layer_cnn")
 
 # %% ../nbs/08_model.ipynb #1954afd2
-def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, dropout=0.5):
+def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, depth=3, pools="both", dropout=0.5):
     """A small network that slides over time and sees all mel bands at once.
 
     Parameters
@@ -71,7 +71,11 @@ def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, dropout=0.5):
     n_genres : int
         Number of outputs.
     filters : int
-        Width of the three convolutions.
+        Width of each convolution.
+    depth : int
+        Number of convolutions; each halves the number of frames.
+    pools : {"both", "max", "average"}
+        What is kept of each filter over the whole chunk.
     dropout : float
         Share of values dropped before the output while training, 0 <= dropout < 1.
 
@@ -86,13 +90,17 @@ def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, dropout=0.5):
     n_mels, n_frames, _ = input_shape
     if n_frames < 8:
         raise ValueError(f"quick_cnn needs at least 8 frames; received {tuple(input_shape)}")
+    pooled = {"average": [layers.GlobalAveragePooling1D()], "max": [layers.GlobalMaxPooling1D()]}
+    pooled["both"] = pooled["average"] + pooled["max"]
+    if pools not in pooled or depth < 1:
+        raise ValueError(f"pools must be both, max or average, and depth at least 1; received {pools!r} and {depth!r}")
     inputs = keras.Input(input_shape)
     x = layers.Permute((2, 1))(layers.Reshape((n_mels, n_frames))(inputs))
-    for size, stride in ((4, 2), (3, 2), (3, 2)):
-        x = layers.Conv1D(filters, size, stride, padding="same", use_bias=False)(x)
+    for place in range(depth):
+        x = layers.Conv1D(filters, 3 if place else 4, 2, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-    x = layers.Concatenate()([layers.GlobalAveragePooling1D()(x), layers.GlobalMaxPooling1D()(x)])
-    x = layers.Dropout(dropout)(x)
+    ends = [pool(x) for pool in pooled[pools]]
+    x = layers.Dropout(dropout)(layers.Concatenate()(ends) if len(ends) > 1 else ends[0])
     outputs = layers.Dense(n_genres, activation="softmax")(x)
     return keras.Model(inputs, outputs, name="quick_cnn")
 
