@@ -47,6 +47,10 @@ class Bundle:
         What the training music is like, from `fit_likeness`; None: nothing is known, and no song is called unlike it.
     trained_on : str
         The music the network knows, in words.
+    floor_db : float > 0 or None
+        Values that lie more than this many dB below the loudest of the song are raised to it, before scaling and
+        likeness, for weights that were trained on such spectrograms (`top_db` of librosa's `power_to_db`, often 80).
+        None: nothing is raised.
     """
 
     network: object = field(repr=False)
@@ -57,6 +61,7 @@ class Bundle:
     temperature: float = 1.0
     likeness: dict | None = field(default=None, repr=False)
     trained_on: str = ""
+    floor_db: float | None = None
 
     def __post_init__(self):
         from genre_study.feed import check_scaling
@@ -70,6 +75,8 @@ class Bundle:
             raise ValueError(f"the network has {self.network.output_shape[-1]} outputs for {len(self.genres)} genres")
         if not (np.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature!r}; expected a number above 0")
+        if self.floor_db is not None and not (np.isfinite(self.floor_db) and self.floor_db > 0):
+            raise ValueError(f"floor_db is {self.floor_db!r}; expected dB below the loudest, above 0 (often 80), or None")
 
 # %% ../nbs/13_predict.ipynb #1c29b502
 def save_bundle(folder, bundle):
@@ -80,7 +87,8 @@ def save_bundle(folder, bundle):
     bundle.network.save(folder / f".{mark}.keras")
     os.replace(folder / f".{mark}.keras", folder / "network.keras")
     facts = dict(genres=list(bundle.genres), mel=bundle.mel.to_dict(), chunk=asdict(bundle.chunk), scaling=bundle.scaling,
-                 temperature=bundle.temperature, likeness=bundle.likeness, trained_on=bundle.trained_on)
+                 temperature=bundle.temperature, likeness=bundle.likeness, trained_on=bundle.trained_on,
+                 floor_db=bundle.floor_db)
     draft = folder / f".{mark}.json"
     draft.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     os.replace(draft, folder / "bundle.json")
@@ -197,17 +205,20 @@ def _open_source(source, sample_rate, wanted_rate):
 class _Frames:
     """Frames of one song on disk, (n_frames, n_mels) float16, with the sums that scaling and likeness need."""
 
-    def __init__(self, blocks, spec):
+    def __init__(self, blocks, spec, floor_db=None):
         self.file, self.n_frames, self.spec = tempfile.TemporaryFile(), 0, spec
-        self.sums, self.loudest_db = np.zeros((2, spec.n_mels)), SILENCE_DB
+        self.sums, self.loudest_db, self.lowest_db = np.zeros((2, spec.n_mels)), SILENCE_DB, SILENCE_DB
         try:
             for block in mel_blocks(blocks, spec):
                 frames = np.ascontiguousarray(power_to_db(block).T, np.float16)
                 self.file.write(frames.tobytes())
                 self.n_frames += len(frames)
                 self.loudest_db = max(self.loudest_db, float(frames.max()))
-                wide = frames.astype(np.float64)
-                self.sums += wide.sum(axis=0), np.square(wide).sum(axis=0)
+                self._add(frames)
+            if floor_db is not None and self.loudest_db - floor_db > SILENCE_DB:
+                self.sums[:], self.lowest_db = 0, self.loudest_db - floor_db
+                for start in range(0, self.n_frames, 4096):
+                    self._add(self.read(start, min(start + 4096, self.n_frames)))
         except BaseException:
             self.file.close()
             raise
@@ -218,14 +229,18 @@ class _Frames:
     def __exit__(self, *_):
         self.file.close()
 
+    def _add(self, frames):
+        wide = frames.astype(np.float64)
+        self.sums += wide.sum(axis=0), np.square(wide).sum(axis=0)
+
     def read(self, start, stop):
-        """Frames start to stop, float32; beyond the end there is silence."""
+        """Frames start to stop, float32; beyond the end there is silence. Nothing is lower than the floor."""
         frames = np.full((stop - start, self.spec.n_mels), SILENCE_DB, np.float32)
         self.file.seek(start * self.spec.n_mels * 2)
         data = self.file.read(max(0, min(stop, self.n_frames) - start) * self.spec.n_mels * 2)
         found = np.frombuffer(data, np.float16).reshape(-1, self.spec.n_mels)
         frames[: len(found)] = found
-        return frames
+        return np.maximum(frames, np.float32(self.lowest_db))
 
 # %% ../nbs/13_predict.ipynb #0bd5c1cb
 def _spread(mean, mean_square):
@@ -278,15 +293,18 @@ def _distances(shapes, centre, precision):
     return np.sqrt(np.einsum("ij,jk,ik->i", apart, precision, apart))
 
 
-def fit_likeness(store, track_ids):
+def fit_likeness(store, track_ids, floor_db=None):
     """Describe the music that a network was trained on, so that other sound is told apart from it.
 
     Parameters
     ----------
     store : Store
-        In dB.
+        In dB; or in "relative" where floor_db is given, for pictures that reach from the loudest value (1) that many dB
+        down (0).
     track_ids : sequence of str
         The training tracks, at least 20.
+    floor_db : float, optional
+        As in the bundle that the likeness is for.
 
     Returns
     -------
@@ -295,11 +313,15 @@ def fit_likeness(store, track_ids):
     """
     from sklearn.covariance import LedoitWolf
 
-    if len(track_ids) < 20 or store.unit != "db":
-        raise ValueError(f"likeness needs 20 tracks or more in dB; got {len(track_ids)} in {store.unit!r}")
+    if len(track_ids) < 20 or (store.unit != "db" and floor_db is None):
+        raise ValueError(f"likeness needs 20 tracks or more in dB (or floor_db); got {len(track_ids)} in {store.unit!r}")
     shapes = []
     for track_id in track_ids:
         frames = np.asarray(store.frames(track_id), np.float64)
+        if store.unit != "db":
+            frames = frames * floor_db
+        elif floor_db is not None:
+            frames = np.maximum(frames, frames.max() - floor_db)
         shapes.append(_shape([frames.sum(axis=0), np.square(frames).sum(axis=0)], len(frames)))
     shapes, left_out = np.array(shapes), []
     for fold in range(10):
@@ -318,7 +340,7 @@ def _doubts(frames, bundle):
     if frames.loudest_db < _SILENT_DB:
         return 0.0, ["silent"], ratio
     if duration_s < bundle.chunk.seconds - bundle.chunk.tolerance_s:
-        reasons.append(f"shorter than one chunk of {bundle.chunk.seconds:g} s")
+        reasons.append(f"shorter than one chunk of {bundle.chunk.seconds:g} s, the rest taken as silence")
         kept = duration_s / bundle.chunk.seconds
     if bundle.likeness is not None:
         known = bundle.likeness
@@ -485,7 +507,7 @@ def predict_song(source, model=None, sample_rate=None, progress=False):
     """
     bundle = _bundle(model)
     name, blocks = _open_source(source, sample_rate, bundle.mel.sample_rate)
-    with _Frames(blocks, bundle.mel) as frames:
+    with _Frames(blocks, bundle.mel, bundle.floor_db) as frames:
         timeline = _predict_frames(frames, bundle, progress)
         kept, reasons, ratio = _doubts(frames, bundle)
         overview = _overview(frames)
@@ -503,7 +525,7 @@ def _is_run(folder):
     return all((Path(folder) / name).is_file() for name in ("model.keras", "metrics.json", "chunks.parquet"))
 
 
-def bundle_of_run(run_dir, store=None):
+def bundle_of_run(run_dir, store=None, floor_db=None):
     """Make a bundle of a finished run of the study; the calibration is fitted on its validation tracks.
 
     Parameters
@@ -512,6 +534,8 @@ def bundle_of_run(run_dir, store=None):
         Folder of the run: metrics.json, model.keras, chunks.parquet.
     store : Store, optional
         The run's spectrograms, for `fit_likeness`.
+    floor_db : float, optional
+        Of the spectrograms the run was trained on, see `Bundle`. Needed for a store of relative values.
 
     Returns
     -------
@@ -527,16 +551,17 @@ def bundle_of_run(run_dir, store=None):
     chunks = pd.read_parquet(run_dir / "chunks.parquet")
     valid = chunks[chunks["split"] == "valid"]
     truth = valid[["track_id", "true_genre"]].drop_duplicates().rename(columns={"true_genre": "genre"})
-    likeness = None
+    likeness, mel = None, MelSpec(n_mels=choices["n_mels"], mel_scale=choices["mel_scale"])
     if store is not None:
+        mel = replace(mel, hop_length=round(mel.sample_rate / store.frames_per_second))  # pictures may be coarser
         seen = set(chunks["track_id"])
-        likeness = fit_likeness(store, [track for track in store.tracks["track_id"] if track not in seen])
+        likeness = fit_likeness(store, [track for track in store.tracks["track_id"] if track not in seen], floor_db)
     return Bundle(
         network=keras.models.load_model(run_dir / "model.keras", compile=False), genres=genres,
-        mel=MelSpec(n_mels=choices["n_mels"], mel_scale=choices["mel_scale"]),
-        chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=choices["scaling"],
+        mel=mel, chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=choices["scaling"],
         temperature=fit_temperature(song_vectors(valid[["track_id", "start_s", *genres]]), truth, genres),
-        likeness=likeness, trained_on=f"{metrics['n_tracks']['train']} tracks of {Path(str(metrics['corpus'])).name}")
+        likeness=likeness, floor_db=floor_db,
+        trained_on=f"{metrics['n_tracks']['train']} tracks of {Path(str(metrics['corpus'])).name}")
 
 # %% ../nbs/13_predict.ipynb #985a29ba
 _AUDIO = {".wav", ".au", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aif", ".aiff", ".caf"}
@@ -670,6 +695,8 @@ def export_waveform_model(bundle, file, seconds=30.0):
     song = pd.DataFrame({"track_id": ["song"], "n_frames": [int(decibels.shape[1])]})
     chunks = chunk_table(song, bundle.chunk, bundle.mel.frames_per_second)
     starts, length = chunks["start_frame"].tolist(), int(chunks["n_frames"].iloc[0])
+    if bundle.floor_db is not None:
+        decibels = ops.maximum(decibels, ops.max(decibels, axis=[1, 2], keepdims=True) - bundle.floor_db)
     scaled = _scaled_ops(decibels, bundle.scaling)
     if starts[-1] + length > decibels.shape[1]:
         raise ValueError(f"clips of {seconds:g} s end inside a chunk; take a little more")

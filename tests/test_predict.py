@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,15 @@ import soundfile
 
 from genre_study.mel import AudioError
 from genre_study.minicorpus import SAMPLE_RATE, compose, render_minicorpus, render_song
-from genre_study.predict import Bundle, export_waveform_model, fit_likeness, predict_folder, predict_song, save_bundle
+from genre_study.predict import (
+    Bundle,
+    export_waveform_model,
+    fit_likeness,
+    load_bundle,
+    predict_folder,
+    predict_song,
+    save_bundle,
+)
 from genre_study.store import build_store
 
 GENRES = ("blues", "jazz", "rock")
@@ -30,6 +39,17 @@ def bundle():
 @pytest.fixture(scope="module")
 def wave():
     return render_song(compose("country", 3, seconds=8.0)) / 32768
+
+
+@pytest.fixture(scope="module")
+def floored():
+    """Coarse frames, chunks of four seconds, a floor: how a network trained on ready-made pictures is used."""
+    from genre_study.chunk import ChunkSpec
+    from genre_study.mel import MelSpec
+    from genre_study.model import build_network
+
+    network = build_network("quick_cnn", (128, 52, 1), 3, seed=1, filters=8)
+    return Bundle(network, GENRES, MelSpec(hop_length=1709), ChunkSpec(seconds=4.0), floor_db=40.0)
 
 
 def close(one, other, eps):
@@ -102,8 +122,6 @@ def test_picture_and_player(bundle, wave):
 
 def test_speech_noise_and_silence_are_doubted(bundle, tmp_path):
     """Sounds that are no music lie beyond the limit; tracks of the corpus that were not in the fit rarely do."""
-    from dataclasses import replace
-
     tracks = render_minicorpus(tmp_path / "corpus", 6, seconds=5.0)
     store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
     known = replace(bundle, likeness=fit_likeness(store, list(tracks.track_id[tracks.index % 6 < 5])))
@@ -204,6 +222,73 @@ def test_three_hours_in_bounded_memory(bundle, wave, tmp_path):
     n_chunks, speed, peak_mb = map(float, done.stdout.split())
     print(f"{speed:.0f} times real time, {peak_mb:.0f} MB")
     assert n_chunks == 7199 and peak_mb < 600
+
+
+def test_floor_holds_on_every_way(floored, wave, tmp_path):
+    """Song, folder, saved bundle and exported graph clip at the same value; a louder clip of a batch changes none."""
+    import keras
+
+    song = predict_song(wave, floored, SAMPLE_RATE)
+    free = predict_song(wave, replace(floored, floor_db=None), SAMPLE_RATE)
+    difference = np.abs(song.timeline - free.timeline).to_numpy().max()
+    assert difference > 1e-3, "this floor changes what the network gets"
+    save_bundle(tmp_path / "bundle", floored)
+    close(predict_song(wave, tmp_path / "bundle", SAMPLE_RATE), song, 1e-6)
+    soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE, subtype="FLOAT")
+    table = predict_folder(tmp_path, tmp_path / "table.parquet", floored, progress=False)
+    np.testing.assert_allclose(table[list(GENRES)].iloc[0], list(song.vector.values()), atol=1e-6)
+    export_waveform_model(floored, tmp_path / "song.keras", seconds=8.0)
+    clips = np.stack([wave, wave * 0.03, np.zeros_like(wave)]).astype(np.float32)
+    vectors = np.asarray(keras.models.load_model(tmp_path / "song.keras").predict(clips, verbose=0))
+    for clip, vector in zip(clips[:2], vectors):
+        np.testing.assert_allclose(list(predict_song(clip, floored, SAMPLE_RATE).vector.values()), vector, atol=1e-4)
+
+    facts = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    assert facts.pop("floor_db") == 40.0
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(facts))
+    assert load_bundle(tmp_path / "bundle").floor_db is None, "a bundle from before there was a floor"
+
+
+def test_floor_of_a_long_song_is_the_same_in_pieces(floored):
+    """The loudest moment comes last: what was read before it is clipped too."""
+    from genre_study.feed import fit_scaling
+    from genre_study.mel import log_mel
+    from genre_study.predict import _array_blocks, _Frames, _scale_of
+
+    noise = np.random.default_rng(0).normal(0, 1e-4, SAMPLE_RATE * 400).astype(np.float32)
+    noise[-SAMPLE_RATE:] *= 1e3
+    frames = log_mel(noise, floored.mel).T.astype(np.float16).astype(np.float32)
+    frames = np.maximum(frames, frames.max() - 40)
+    with _Frames(_array_blocks(noise, SAMPLE_RATE, SAMPLE_RATE), floored.mel, 40.0) as song:
+        assert song.n_frames == len(frames) > 4096 and song.lowest_db > np.median(frames) - 1e-3
+        np.testing.assert_allclose(song.read(0, len(frames)), frames, atol=0.05)
+        for ours, theirs in zip(_scale_of(song, "track"), fit_scaling(frames, "track")):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+
+def test_shorter_than_a_chunk_is_said(floored, wave):
+    song = predict_song(wave[: SAMPLE_RATE * 2], floored, SAMPLE_RATE)
+    assert len(song.timeline) == 1 and song.reasons == ["shorter than one chunk of 4 s, the rest taken as silence"]
+
+
+def test_likeness_of_pictures_and_of_sound(floored, tmp_path):
+    """Pictures of 40 dB from the loudest down say the same of a song as its sound."""
+    tracks = render_minicorpus(tmp_path / "corpus", 2, seconds=4.0)
+    store = build_store(tracks, tmp_path / "store", spec=floored.mel, workers=1, progress=False)
+
+    class Pictures:
+        unit = "relative"
+
+        def frames(self, track_id):
+            frames = store.frames(track_id).astype(np.float32)
+            return np.maximum(1 + (frames - frames.max()) / 40, 0)
+
+    ids = list(tracks.track_id)
+    heard, seen = fit_likeness(store, ids, 40.0), fit_likeness(Pictures(), ids, 40.0)
+    np.testing.assert_allclose(seen["centre"], heard["centre"], atol=1e-2)
+    assert seen["limit"] == pytest.approx(heard["limit"], rel=1e-2)
+    with pytest.raises(ValueError, match="or floor_db"):
+        fit_likeness(Pictures(), ids)
 
 
 def test_bytes_io_is_a_file(bundle, wave):
