@@ -22,7 +22,7 @@ import json, os, time
 from pathlib import Path
 run_dir = Path(run_dir)
 with open(run_dir / "pids.txt", "a") as file: file.write(f"{os.getpid()}\\n")
-if mode == "hog": hog = bytearray(600 << 20)
+if mode == "hog": hog = bytearray(600 << 20); time.sleep(60)  # it is ended long before
 if mode == "fill": (run_dir / "big").write_bytes(bytes(64 << 20))
 if mode == "die": os.kill(os.getpid(), 9)
 threads = os.environ["OMP_NUM_THREADS"]""",
@@ -145,37 +145,54 @@ def test_a_study_that_ignores_its_parameters_is_found_out(study, tmp_path):
     assert "ran to its end, but metrics.json was made with rate=0.1, not with 0.5" in table["error"][0]
 
 
+def steps_done(out):
+    """Steps of all runs in a folder."""
+    return sum(int(path.read_text()) for path in Path(out).glob("*/steps.txt"))
+
+
+def wait_for_steps(process, out, enough):
+    """Until a grid has done so many steps, or has ended."""
+    wait_until(lambda: process.poll() is not None or steps_done(out) >= enough, 300)
+
+
 def check_kills(study, tmp_path, kills, runs, steps):
     """SIGKILL a grid at random moments; after any number of them the results are those of an undisturbed grid."""
     grid, chance = {"base": {"steps": steps}, "seeds": list(range(runs))}, random.Random(0)
-    rows = json.loads(start_grid(study, tmp_path / "calm", grid).communicate()[0])
+    begin, calm = time.monotonic(), start_grid(study, tmp_path / "calm", grid)
+    wait_until(lambda: steps_done(tmp_path / "calm"), 300)
+    startup_s, rows = time.monotonic() - begin, json.loads(calm.communicate()[0])
     assert {state for _, state, _ in rows} == {"finished"}, rows
     killed = rounds = 0
+    finished_then = []
     while killed < kills:
         out, rounds, finished = tmp_path / f"killed{rounds}", rounds + 1, False
         while killed < kills and not finished:
             process = start_grid(study, out, grid)
+            n_new = chance.choice([0, 1, chance.randint(2, steps)])
+            wait_for_steps(process, out, steps_done(out) + n_new)
             try:
-                finished = process.wait(chance.uniform(0.5, 6)) == 0
+                finished = process.wait(chance.uniform(0, 0.5 if n_new else startup_s)) == 0
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.communicate()
                 killed += 1
-                check_leftovers(study, out)
-        rows = json.loads(start_grid(study, out, grid).communicate(timeout=300)[0])
+                finished_then.append(check_leftovers(study, out))
+        rows = json.loads(start_grid(study, out, grid).communicate(timeout=1200)[0])
         assert {state for _, state, _ in rows} <= {"finished", "skipped"}, rows
         assert metrics_of(out) == metrics_of(tmp_path / "calm")
         names = {path.name for path in out.glob("*/*")}
         assert names == {".lock", "log.txt", "metrics.json", "pids.txt", "run.json", "steps.txt", "toy.ipynb"}
+    return {"kills": killed, "grids_finished": rounds, "runs_a_grid": runs, "finished_runs_after_each_kill": finished_then}
 
 
 def check_leftovers(study, out):
-    """After a kill no kernel lives on, and what looks finished is."""
-    assert wait_until(lambda: not alive(kernels(out)), 10), "a kernel outlived its grid"
-    for folder in (path.parent for path in Path(out).glob("*/run.json")):
-        if not run_state(folder, study):
-            cells = nbformat.read(folder / "toy.ipynb", 4).cells
-            assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    """After a kill no kernel lives on, and what looks finished is; how many runs are."""
+    assert wait_until(lambda: not alive(kernels(out)), 60), "a kernel outlived its grid"
+    finished = [path.parent for path in Path(out).glob("*/run.json") if not run_state(path.parent, study)]
+    for folder in finished:
+        cells = nbformat.read(folder / "toy.ipynb", 4).cells
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    return len(finished)
 
 
 def test_killed_grid_ends_with_the_same_results(study, tmp_path):
@@ -183,8 +200,13 @@ def test_killed_grid_ends_with_the_same_results(study, tmp_path):
 
 
 @pytest.mark.torture
-def test_grid_killed_a_hundred_times(study, tmp_path):
-    check_kills(study, tmp_path, kills=100, runs=12, steps=60)
+def test_grid_killed_a_hundred_times(study, tmp_path, root):
+    begin = time.perf_counter()
+    figures = check_kills(study, tmp_path, kills=100, runs=12, steps=60)
+    figures |= {"kernels_left": 0, "same_as_undisturbed": True, "seconds": time.perf_counter() - begin}
+    folder = root / "reports" / "reliability"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kill_run_grid.json").write_text(json.dumps(figures) + "\n")
 
 
 def test_interrupt_ends_all_and_keeps_what_is_finished(study, tmp_path):

@@ -90,12 +90,6 @@ def test_killed_training_continues_as_if_undisturbed(options, tmp_path):
     killed_and_continued(options, tmp_path, kills=2, seed=0)
 
 
-@pytest.mark.torture
-@pytest.mark.parametrize("seed", range(10))
-def test_training_killed_many_times(seed, tmp_path):
-    killed_and_continued(EVERYTHING if seed % 2 else PLAIN, tmp_path, kills=4, seed=seed)
-
-
 def test_leftover_of_a_kill_while_writing_is_ignored(tmp_path):
     """A half-written checkpoint lies under another name and is never read."""
     (tmp_path / f"{CHECKPOINT}.1234.part").write_bytes(b"PK\x03\x04 half")

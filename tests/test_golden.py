@@ -1,0 +1,44 @@
+"""Values that must not drift: a new NumPy, SciPy, soxr, pandas, Keras or JAX that changes a result is seen at once."""
+import numpy as np
+import pytest
+from remake_golden import MAKERS, advice, load
+
+TOLERANCE_DB = 0.01
+RANGE_DB = 70  # compared down to this far below the loudest; further down, float32 sums in another order may show
+# Probabilities and losses. Rounding differs between processors, and training makes more of it: weights that begin 1e-5 apart
+# end 0.0015 apart here. Another seed or another rule moves them by far more.
+TOLERANCES = {"untrained": 1e-5, "trained": 0.01, "loss": 5e-3, "val_loss": 5e-3}
+
+
+def test_frames_and_chunk_tables():
+    golden, now = load("features")[0], MAKERS["features"]()
+    assert golden.keys() == now.keys()
+    for name, expected in golden.items():
+        if name.startswith("chunks"):
+            assert now[name] == expected, f"{name}. {advice('features')}"
+        else:
+            assert np.shape(now[name]) == np.shape(expected), f"{name}. {advice('features')}"
+            loud = np.array(expected) > np.max(expected) - RANGE_DB
+            difference = np.abs(np.subtract(now[name], expected))[loud].max()
+            assert difference < TOLERANCE_DB, f"{name} changed by {difference:.3f} dB. {advice('features')}"
+
+
+def test_split_assignments_of_gtzan():
+    golden, now = load("splits")[0], MAKERS["splits"]()
+    assert golden.keys() == now.keys()
+    for name, expected in golden.items():
+        moved = sum(one != other for one, other in zip(expected, now[name], strict=True))
+        assert not moved, f"split {name}: {moved} of {len(expected)} tracks changed sides. {advice('splits')}"
+
+
+def test_predictions_of_a_small_network():
+    golden, now = load("network")[0], MAKERS["network"]()
+    for name, expected in golden.items():
+        difference = np.abs(np.subtract(now[name], expected)).max()
+        assert difference < TOLERANCES[name], f"{name} changed by {difference:.2g}. {advice('network')}"
+    assert np.abs(np.subtract(golden["trained"], golden["untrained"])).max() > 0.05, "training must show in what is compared"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_advice_names_the_command(name):
+    assert "python tests/remake_golden.py" in advice(name)

@@ -1,0 +1,117 @@
+"""Trainings that are killed at any moment and called again: the end is that of an undisturbed training, to the last bit."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from test_train import EVERYTHING, PLAIN, checkpoint_epochs, run, same
+
+from genre_study.train import CHECKPOINT, TrainSpec, load_checkpoint
+
+EPOCHS = 12
+
+# Imports take longer than this training. So one process has everything imported, but no backend started, and forks.
+FORKS = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+import keras
+from genre_study import fast
+from test_train import run, TrainSpec
+for line in sys.stdin:
+    folder, spec = json.loads(line)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            run(TrainSpec(**spec), run_dir=folder)
+            status = 0
+        finally:
+            os._exit(status)
+    print(child, flush=True)
+    sys.stdin.readline()  # until it is waited for, a dead child keeps its number, so no stranger can be killed
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@contextmanager
+def forked_trainings():
+    """Yields a function that starts a training, lets `wait` look on, and kills it; its wait status."""
+    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", FORKS, os.path.dirname(__file__)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True)
+
+    def training(folder, spec, wait):
+        print(json.dumps([str(folder), spec]), file=server.stdin, flush=True)
+        child = int(server.stdout.readline())
+        wait(child)
+        os.kill(child, signal.SIGKILL)
+        print("reap", file=server.stdin, flush=True)
+        return int(server.stdout.readline())
+
+    yield training
+    server.stdin.close()
+    server.wait()
+
+
+def ended(pid):
+    """Whether a child that no one has waited for has ended."""
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for(folder, chance, startup_s):
+    """A function that waits for up to three new checkpoints, or for a moment of the start, and then a moment more."""
+    n_new, share = chance.randint(0, 3), chance.random()
+
+    def wait(pid):
+        begun, enough = time.perf_counter(), checkpoint_epochs(folder) + n_new
+        while n_new and not ended(pid) and checkpoint_epochs(folder) < enough and time.perf_counter() - begun < 300:
+            time.sleep(0.002)
+        time.sleep(share * (0.1 if n_new else startup_s))
+
+    return wait
+
+
+def check_checkpoint(folder, history):
+    """What lies there is whole, and the beginning of the undisturbed history; how many epochs it has."""
+    file = Path(folder) / CHECKPOINT
+    if not file.exists():
+        return 0
+    facts, arrays = load_checkpoint(file)
+    for row, expected in zip(facts["rows"], history.to_dict("records")):
+        assert {name: value for name, value in row.items() if name != "seconds"} == expected
+    assert {"model", "optimizer", "best"} <= set(arrays)
+    return len(facts["rows"])
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+def test_fifty_kills(options, tmp_path, root, request):
+    spec, chance, kills = {"epochs": EPOCHS, **options}, random.Random(0), 50
+    expected = run(TrainSpec(**spec))
+    begin, number, epochs_then, finished = time.perf_counter(), 0, [], 0
+    with forked_trainings() as training:
+        while len(epochs_then) < kills:
+            folder = tmp_path / f"run{number}"
+            folder.mkdir(exist_ok=True)
+            if training(folder, spec, wait_for(folder, chance, startup_s=3)) == signal.SIGKILL:
+                epochs_then.append(check_checkpoint(folder, expected[0]))
+            else:  # it came to its end before the blow
+                assert same(run(TrainSpec(**spec), run_dir=folder), expected)
+                finished, number = finished + 1, number + 1
+    assert same(run(TrainSpec(**spec), run_dir=folder), expected)
+    between = sum(0 < epochs < EPOCHS for epochs in epochs_then)
+    assert between >= kills // 3, f"most kills hit nothing: {epochs_then}"
+    drafts = len(list(tmp_path.glob("*/*.part")))  # under names that are never read
+    name = request.node.callspec.id
+    out = root / "reports" / "reliability"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"kill_train_{name}.json").write_text(json.dumps({
+        "training": name, "kills": kills, "epochs": EPOCHS, "kills_amid_the_epochs": between,
+        "kills_while_a_checkpoint_was_written": drafts, "half_checkpoints_read": 0, "epochs_after_each_kill": epochs_then,
+        "trainings_finished": finished + 1, "same_as_undisturbed": True, "seconds": time.perf_counter() - begin}) + "\n")
