@@ -7,12 +7,14 @@ __all__ = ['Bundle', 'save_bundle', 'load_bundle', 'fit_likeness', 'Prediction',
            'predict_folder', 'export_waveform_model']
 
 # %% ../nbs/13_predict.ipynb #0b3f2ef8
+import importlib.util
 import io
 import itertools
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from dataclasses import asdict, dataclass, field, replace
@@ -153,48 +155,68 @@ def _array_blocks(samples, sample_rate, wanted_rate):
     return iter(blocks) if sample_rate == wanted_rate else _resample(blocks, sample_rate, wanted_rate)
 
 # %% ../nbs/13_predict.ipynb #8157d4e3
-def _ffmpeg_blocks(path, sample_rate, error):
+_CONTAINERS = "mov,mp4,m4a,3gp,matroska,webm,aac,asf,ape,wv,amr,ac3,eac3,dts,tta,mpc,mpegts,avi,tak"  # no playlists
+
+
+def _ffmpeg_blocks(path, sample_rate, max_duration_s, error):
     """Mono blocks of a file that libsndfile can't read, decoded by ffmpeg as they are asked for."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise AudioError(error.path, error.problem, "m4a and other formats that libsndfile does not know need ffmpeg: "
                          "install it, or convert the file to wav or flac") from error
-    command = [ffmpeg, "-v", "error", "-nostdin", "-protocol_whitelist", "file,pipe", "-i", f"file:{os.path.abspath(path)}",
-               "-map", "0:a:0", "-f", "f32le", "-ac", "1", "-ar", str(sample_rate), "pipe:1"]
+    command = [ffmpeg, "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS,
+               "-i", f"file:{os.path.abspath(path)}", "-map", "0:a:0", "-t", f"{max_duration_s + 1}",
+               "-f", "f32le", "-ac", "1", "-ar", str(sample_rate), "pipe:1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as process:
-        n_bytes = 0
+        n_samples = 0
         try:
             while data := process.stdout.read(1 << 18):
-                n_bytes += len(data)
-                yield np.frombuffer(data[: len(data) // 4 * 4], "<f4")
-        except GeneratorExit:  # no one wants the rest
+                block = np.frombuffer(data[: len(data) // 4 * 4], "<f4")
+                n_samples += len(block)
+                if n_samples > max_duration_s * sample_rate or not np.isfinite(block).all():
+                    problem = "has samples that are NaN or infinite" if n_samples <= max_duration_s * sample_rate else \
+                        f"is longer than {max_duration_s:g} s"
+                    raise AudioError(error.path, problem, "Cut it into shorter files, or convert it again")
+                yield block
+        except BaseException:  # or no one wants the rest
             process.kill()
             raise
-        if process.wait() or not n_bytes:
+        if process.wait() or not n_samples:
             raise AudioError(error.path, f"{error.problem}, and not by ffmpeg either", error.advice) from error
 
-
-def _file_blocks(path, sample_rate):
-    """Blocks of a file, by libsndfile or else by ffmpeg."""
-    started = False
-    try:
-        for block in audio_blocks(path, sample_rate):
-            started = True
-            yield block
-    except AudioError as error:
-        if started or not error.problem.startswith("cannot be decoded"):
-            raise
-        yield from _ffmpeg_blocks(path, sample_rate, error)
-
 # %% ../nbs/13_predict.ipynb #8bb3b30c
-def _open_source(source, sample_rate, wanted_rate):
+def _file_blocks(file, sample_rate, max_duration_s=4 * 3600):
+    """Blocks of a path or a binary file object, by libsndfile or else by ffmpeg."""
+    is_path, started = isinstance(file, (str, os.PathLike)), False
+    with tempfile.NamedTemporaryFile() as copy:
+        if not is_path and not file.seekable():  # libsndfile goes back and forth
+            shutil.copyfileobj(file, copy)
+            file = copy
+        try:
+            for block in audio_blocks(file, sample_rate, max_duration_s):
+                started = True
+                yield block
+        except AudioError as error:
+            if started or not error.problem.startswith("cannot be decoded"):
+                raise
+            if not is_path:
+                file.seek(0)
+                if file is not copy:
+                    shutil.copyfileobj(file, copy)
+                copy.flush()
+                if not os.path.getsize(copy.name):
+                    raise AudioError(error.path, "is empty", "Give it audio") from error
+            yield from _ffmpeg_blocks(file if is_path else copy.name, sample_rate, max_duration_s, error)
+
+# %% ../nbs/13_predict.ipynb #462d9d0c
+def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600):
     """(name, mono blocks at the wanted rate) of whatever music came in."""
     if isinstance(source, (str, os.PathLike)):
-        return os.path.basename(os.fspath(source)), _file_blocks(source, wanted_rate)
+        return os.path.basename(os.fspath(source)), _file_blocks(source, wanted_rate, max_duration_s)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return "bytes", audio_blocks(io.BytesIO(source), wanted_rate)
+        return "bytes", _file_blocks(io.BytesIO(source), wanted_rate, max_duration_s)
     if hasattr(source, "read"):
-        return str(getattr(source, "name", "file object")), audio_blocks(source, wanted_rate)
+        return str(getattr(source, "name", "file object")), _file_blocks(source, wanted_rate, max_duration_s)
     if isinstance(source, tuple) and len(source) == 2:
         source, sample_rate = source
     if isinstance(source, (list, np.ndarray)):
@@ -405,15 +427,29 @@ class Prediction:
         """The three most probable genres as (genre, probability), most probable first."""
         return sorted(self.vector.items(), key=lambda item: (-item[1], item[0]))[:3]
 
+    @property
+    def heard(self):
+        """Where each genre was heard: a table of stretches with start_s, end_s, genre and its mean probability there."""
+        shares, starts = self.timeline[list(self.vector)], self.timeline["start_s"]
+        ends = np.minimum(starts.shift(-1, fill_value=starts.iloc[-1] + self.chunk_s), self.duration_s)
+        chunks = pd.DataFrame(dict(start_s=starts, end_s=ends, genre=shares.idxmax(axis=1), probability=shares.max(axis=1)))
+        stretch = (chunks["genre"] != chunks["genre"].shift()).cumsum()
+        return chunks.groupby(stretch).agg(dict(start_s="first", end_s="last", genre="first",
+                                                probability="mean")).reset_index(drop=True)
+
     def to_dict(self):
         """Plain values for JSON: all but timeline and sound."""
         likeness = None if np.isnan(self.likeness) else self.likeness
         return dict(name=self.name, duration_s=self.duration_s, top=self.top[0][0], vector=self.vector, doubt=self.doubt,
                     reasons=self.reasons, likeness=likeness, trained_on=self.trained_on)
 
-    def plot(self):
-        """Figure with the spectrogram, the timeline and the vector."""
-        return _plot_prediction(self)
+    def plot(self, figure=None):
+        """Figure (a new one of pyplot, or the one given) with the spectrogram, the timeline and the vector."""
+        if figure is None:
+            import matplotlib.pyplot as plt
+
+            figure = plt.figure(figsize=(9, 5), layout="constrained")
+        return _plot_prediction(self, figure)
 
     def play(self):
         """Player for Jupyter."""
@@ -423,20 +459,17 @@ class Prediction:
         return Audio(np.concatenate(list(blocks)), rate=22050)
 
     def _repr_png_(self):
-        import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure
 
-        figure, data = self.plot(), io.BytesIO()
-        figure.savefig(data, format="png", dpi=90)
-        plt.close(figure)
+        data = io.BytesIO()
+        self.plot(Figure(figsize=(9, 5), layout="constrained")).savefig(data, format="png", dpi=90)
         return data.getvalue()
 
 # %% ../nbs/13_predict.ipynb #e0d2fbf3
-def _plot_prediction(song):
+def _plot_prediction(song, figure):
     """Spectrogram and timeline over the same seconds, the vector as bars beside them."""
-    import matplotlib.pyplot as plt
-
     genres = sorted(song.vector, key=lambda genre: -song.vector[genre])
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5), width_ratios=[3, 1], layout="constrained")
+    axes = figure.subplots(2, 2, width_ratios=[3, 1])
     top, bottom, (bars, words) = axes[0, 0], axes[1, 0], (axes[1, 1], axes[0, 1])
     extent = (0, song.duration_s, 0, len(song.overview))
     top.imshow(song.overview, origin="lower", aspect="auto", cmap="magma", extent=extent)
@@ -475,7 +508,7 @@ def _bundle(model):
                      "give its folder as model=")
 
 
-def predict_song(source, model=None, sample_rate=None, progress=False):
+def predict_song(source, model=None, sample_rate=None, progress=False, max_duration_s=4 * 3600):
     """Genres of one song.
 
     Parameters
@@ -488,6 +521,8 @@ def predict_song(source, model=None, sample_rate=None, progress=False):
         Of an array, in Hz.
     progress : bool
         Show a progress bar.
+    max_duration_s : float
+        Longer files are refused, so that a broken or hostile one cannot take all time and disk.
 
     Returns
     -------
@@ -506,7 +541,7 @@ def predict_song(source, model=None, sample_rate=None, progress=False):
     [('jazz', 0.71), ('blues', 0.13), ('classical', 0.08)]
     """
     bundle = _bundle(model)
-    name, blocks = _open_source(source, sample_rate, bundle.mel.sample_rate)
+    name, blocks = _open_source(source, sample_rate, bundle.mel.sample_rate, max_duration_s)
     with _Frames(blocks, bundle.mel, bundle.floor_db) as frames:
         timeline = _predict_frames(frames, bundle, progress)
         kept, reasons, ratio = _doubts(frames, bundle)
@@ -659,17 +694,42 @@ def _scaled_ops(decibels, scaling):
     return ops.exp(ops.multiply(decibels, np.log(10).item() / 10)) if scaling == "power" else decibels
 
 # %% ../nbs/13_predict.ipynb #483b5213
-def export_waveform_model(bundle, file, seconds=30.0):
-    """Write one Keras file from waveform to genre vector.
+_TO_ONNX = """
+import sys
+import keras
+model = keras.models.load_model(sys.argv[1])
+clips = keras.InputSpec(shape=(int(sys.argv[3]), *model.input_shape[1:]), dtype="float32", name="waveform")
+model.export(sys.argv[2], format="onnx", verbose=False, input_signature=[clips])
+"""
+
+
+def _write_onnx(model, file, batch_size):
+    """Write a model as ONNX, by Keras on PyTorch in another process."""
+    missing = [name for name in ("torch", "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"an ONNX file needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.keras")
+        done = subprocess.run([sys.executable, "-c", _TO_ONNX, f"{folder}/model.keras", f"{folder}/model.onnx", str(batch_size)],
+                              env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise RuntimeError(f"Keras could not write the ONNX file on PyTorch: {done.stderr.strip()[-1000:]}")
+        shutil.copyfile(f"{folder}/model.onnx", file)
+
+# %% ../nbs/13_predict.ipynb #3547d5ac
+def export_waveform_model(bundle, file, seconds=30.0, batch_size=1):
+    """Write one file from waveform to genre vector, for Keras or for ONNX.
 
     Parameters
     ----------
     bundle : Bundle, str or path
         The network, as for `predict_song`.
     file : str or path
-        Name of the file, ending in .keras.
+        Name of the file, ending in .keras, or in .onnx (that needs PyTorch, onnx and onnxscript).
     seconds : float
         Length of the clips it will take, at least one chunk. A clip must have exactly this length.
+    batch_size : int
+        Clips at a time, for .onnx; a .keras file takes any number.
 
     Returns
     -------
@@ -680,14 +740,16 @@ def export_waveform_model(bundle, file, seconds=30.0):
     Raises
     ------
     ValueError
-        If the file does not end in .keras, or the clips are shorter than a chunk.
+        If the file does not end in .keras or .onnx, or the clips are shorter than a chunk.
+    ModuleNotFoundError, RuntimeError
+        If an ONNX file can't be written.
     """
     import keras
     from keras import ops
 
     bundle, file = _bundle(bundle), Path(file)
-    if file.suffix != ".keras":
-        raise ValueError(f"file is {file.name!r}; expected a name that ends in .keras")
+    if file.suffix not in (".keras", ".onnx"):
+        raise ValueError(f"file is {file.name!r}; expected a name that ends in .keras or .onnx")
     if not seconds >= bundle.chunk.seconds:
         raise ValueError(f"seconds is {seconds!r}; expected one chunk ({bundle.chunk.seconds:g} s) or more")
     waveforms = keras.Input((round(seconds * bundle.mel.sample_rate),), name="waveform")
@@ -705,5 +767,5 @@ def export_waveform_model(bundle, file, seconds=30.0):
     shares = ops.reshape(bundle.network(cuts), (-1, len(starts), len(bundle.genres)))
     logits = ops.log(ops.maximum(ops.mean(shares, axis=1), 1e-12))
     model = keras.Model(waveforms, ops.softmax(ops.divide(logits, bundle.temperature)), name="genres")
-    model.save(file)
+    model.save(file) if file.suffix == ".keras" else _write_onnx(model, file, batch_size)
     return model
