@@ -288,8 +288,7 @@ def load_pretrained(file=PRETRAINED):
     file = Path(file)
     if not file.exists() or not file.with_suffix(".json").exists():
         raise FileNotFoundError(f"{file.name} and its .json must lie together; looked in the folder {file.parent.name!r}")
-    import keras
+    from genre_study.saved import load_network
 
     facts = json.loads(file.with_suffix(".json").read_text())
-    model = keras.saving.load_model(file, compile=False)
-    return Pretrained(model, facts["genres"], facts["parts"], facts["mel_spec"], facts["temperature"])
+    return Pretrained(load_network(file), facts["genres"], facts["parts"], facts["mel_spec"], facts["temperature"])
