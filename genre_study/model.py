@@ -8,6 +8,8 @@ __all__ = ['NETWORKS', 'fourteen_layer_cnn', 'quick_cnn', 'build_network']
 # %% ../nbs/08_model.ipynb #cc9d05db
 import inspect
 
+from .ripple import study_cnn
+
 # %% ../nbs/08_model.ipynb #7c3fa20d
 def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4, filters=(16, 32, 64, 128, 64),
                        pools="alternating", dense_activation="selu"):
@@ -105,7 +107,7 @@ def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, depth=3, pools
     return keras.Model(inputs, outputs, name="quick_cnn")
 
 # %% ../nbs/08_model.ipynb #7cc43d80
-NETWORKS = {"fourteen_layer_cnn": fourteen_layer_cnn, "quick_cnn": quick_cnn}
+NETWORKS = {"fourteen_layer_cnn": fourteen_layer_cnn, "quick_cnn": quick_cnn, "study_cnn": study_cnn}
 
 
 def build_network(name, input_shape, n_genres, seed=None, **options):
