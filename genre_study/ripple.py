@@ -321,4 +321,4 @@ def study_cnn(input_shape=(128, 194, 1), n_genres=10, groups=GROUPS, width=48, i
     if len(filters):
         scores.append(trunk_layers(chunks, filters, n_genres, dropout))
     experts = layers.Identity(name="experts")(ops.stack(scores, axis=1))
-    return keras.Model(chunks, ops.softmax(ops.sum(experts, axis=1)), name="study_cnn")
+    return keras.Model(chunks, ops.mean(ops.softmax(experts), axis=1), name="study_cnn")

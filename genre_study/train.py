@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'RANGES', 'CHECKPOINT', 'TrainSpec', 'compile_model', 'save_checkpoint', 'load_checkpoint', 'fingerprint',
-           'Recorder', 'train']
+           'Recorder', 'train', 'fixed_values', 'predict_values', 'ValueFeed', 'train_experts']
 
 # %% ../nbs/09_train.ipynb #9465c3ae
 import hashlib
@@ -16,11 +16,12 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from .feed import SCALINGS, ChunkFeed
+from .feed import SCALINGS, ChunkFeed, mixup
 
 # %% ../nbs/09_train.ipynb #fb00013f
 @dataclass(frozen=True)
@@ -392,3 +393,130 @@ def _fit(model, feed, valid, spec, file, mark, verbose, distribution):
         )
     model.set_weights(placed.get_weights() if recorder.best is None else recorder.best)
     return recorder
+
+# %% ../nbs/09_train.ipynb #f06025ee
+def _between(model, first, output):
+    "The part of a network from the layer of that name to `output`, with the same weights."
+    import keras
+
+    try:
+        return keras.Model(model.get_layer(first).output, output)
+    except ValueError as error:
+        raise ValueError(f"{model.name} has no part that depends on a layer {first!r} alone: train it with `train`") from error
+
+
+def fixed_values(model, store, chunks, scaling="track", batch_size=32):
+    """What the fixed layers of a network make of each chunk.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With a layer "descriptors" that ends its fixed part, as `study_cnn` has.
+    store : Store
+    chunks : DataFrame
+        `track_id`, `start_frame`, `n_frames`; any `split`.
+    scaling : {"none", "power", "track", "band"}
+    batch_size : int
+
+    Returns
+    -------
+    array (n_chunks, n_numbers) float32
+        In the order of the table. It depends on the shape of the chunks, not on any learned weight.
+    """
+    import keras
+
+    fixed = keras.Model(model.input, model.get_layer("descriptors").output)
+    feed = ChunkFeed(store, chunks, sorted(set(chunks["genre"])), batch_size, shuffle=False, scaling=scaling)
+    batches = [np.asarray(keras.ops.convert_to_numpy(fixed.predict_on_batch(feed.whole_batch(k)[0]))) for k in range(len(feed))]
+    return np.concatenate(batches)[: len(chunks)]
+
+
+def predict_values(model, values, batch_size=512):
+    "Genre probabilities (n_chunks, n_genres) from what `fixed_values` gave."
+    return _between(model, "descriptors", model.output).predict(values, batch_size=batch_size, verbose=0)
+
+# %% ../nbs/09_train.ipynb #66ca86bb
+class ValueFeed(ChunkFeed):
+    """Batches of precomputed values, with the labels once for each expert.
+
+    Parameters
+    ----------
+    values : array (n_chunks, n_numbers)
+    labels : array (n_chunks, n_genres)
+    n_experts : int
+    batch_size, shuffle, seed, mixup_alpha
+        As for `ChunkFeed`.
+    """
+
+    def __init__(self, values, labels, n_experts, batch_size=64, shuffle=True, seed=0, mixup_alpha=0.0):
+        self.values, self.labels, self.n_experts = values, np.asarray(labels, "float32"), n_experts
+        self.starts, self.track_ids, self.groups_of = np.arange(len(values)), np.arange(len(values)), len(values)
+        self.batch_size, self.shuffle, self.seed, self.mixup_alpha = min(batch_size, len(values)), shuffle, seed, mixup_alpha
+        self.epoch, self._dealt = 0, None
+
+    def __getitem__(self, index):
+        "Batch `index` of this epoch: values (n, n_numbers) and labels (n, n_experts, n_genres), float32."
+        rows = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
+        values, labels = np.asarray(self.values[rows], "float32"), self.labels[rows]
+        if self.mixup_alpha:
+            rng = np.random.default_rng([self.seed, self.epoch, index])
+            values, labels = mixup(values[:, None, None], labels, rng, self.mixup_alpha)
+            values = values[:, 0, 0]
+        return values, np.repeat(labels[:, None], self.n_experts, axis=1)
+
+    def whole_batch(self, index):
+        "As `ChunkFeed.whole_batch`, with a weight for each expert."
+        values, labels, weights = super().whole_batch(index)
+        return values, labels, np.repeat(weights[:, None], self.n_experts, axis=1)
+
+# %% ../nbs/09_train.ipynb #edf73417
+def train_experts(model, values, chunks, spec=None, run_dir=None, progress=True, together=False):
+    """Fit the experts of a network, each with a loss of its own, and leave the network with the weights of the best epoch.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With layers "descriptors" and "experts", as `study_cnn` without `filters` has.
+    values : array (n_chunks, n_numbers)
+        What `fixed_values` gave for the table.
+    chunks : DataFrame
+        `track_id`, `genre`, `start_frame`, `n_frames` and `split`, used as `train` does.
+    spec : TrainSpec, optional
+        `scaling`, `time_mask` and `band_mask` are of no effect here: they come before the fixed layers.
+    run_dir : path, optional
+        Folder for a checkpoint after each epoch.
+    progress : bool
+    together : bool
+        One loss, of the network's output, instead of one for each expert.
+
+    Returns
+    -------
+    DataFrame
+        As `train` returns it. Losses and accuracies are means over the experts; the accuracy of their mean is higher.
+
+    Raises
+    ------
+    ValueError
+        When values and chunks differ in number, there is nothing to train on, or the network has a trunk.
+    """
+    import keras
+
+    spec = spec or TrainSpec()
+    if len(values) != len(chunks):
+        raise ValueError(f"values must have a row for each of the {len(chunks)} chunks; received {len(values)}")
+    _sides(chunks)
+    genres = sorted(set(chunks["genre"]))
+    whole = keras.ops.expand_dims(model.output, axis=1)
+    experts = _between(model, "descriptors", whole if together else keras.ops.softmax(model.get_layer("experts").output))
+    labels = np.eye(len(genres), dtype="float32")[pd.Categorical(chunks["genre"], genres).codes]
+    sides = {side: (chunks["split"] == side).to_numpy() for side in ("train", "valid")}
+    options = {"n_experts": experts.output_shape[1], "batch_size": spec.batch_size, "seed": spec.seed}
+    feed = ValueFeed(values[sides["train"]], labels[sides["train"]], mixup_alpha=spec.mixup_alpha, **options)
+    valid = ValueFeed(values[sides["valid"]], labels[sides["valid"]], shuffle=False, **options) if sides["valid"].any() else None
+    file = Path(run_dir) / CHECKPOINT if run_dir is not None else None
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    content = SimpleNamespace(spec=hashlib.sha256(np.ascontiguousarray(values[:: max(1, len(values) // 64)])).hexdigest())
+    mark = fingerprint(model, content, chunks, spec) + str(together)
+    recorder = _fit(experts, feed, valid, spec, file, mark, _verbosity(progress), None)
+    return pd.DataFrame(recorder.rows)
