@@ -112,9 +112,9 @@ def load_bundle(folder):
     FileNotFoundError
         If the folder holds no bundle.
     ValueError
-        If its description can't be read.
+        If its description can't be read, or the network is refused by `load_network`.
     """
-    import keras
+    from genre_study.saved import load_network
 
     file = Path(folder) / "bundle.json"
     if not file.is_file():
@@ -123,7 +123,7 @@ def load_bundle(folder):
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         facts |= dict(mel=MelSpec.from_dict(facts["mel"]), chunk=ChunkSpec(**facts["chunk"]))
-        return Bundle(network=keras.models.load_model(file.with_name("network.keras"), compile=False), **facts)
+        return Bundle(network=load_network(file.with_name("network.keras")), **facts)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is no description of a bundle ({error}); write it again with save_bundle") from error
 
@@ -576,9 +576,8 @@ def bundle_of_run(run_dir, store=None, floor_db=None):
     -------
     Bundle
     """
-    import keras
-
     from genre_study.evaluate import fit_temperature, song_vectors
+    from genre_study.saved import load_network
 
     run_dir = Path(run_dir)
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
@@ -592,7 +591,7 @@ def bundle_of_run(run_dir, store=None, floor_db=None):
         seen = set(chunks["track_id"])
         likeness = fit_likeness(store, [track for track in store.tracks["track_id"] if track not in seen], floor_db)
     return Bundle(
-        network=keras.models.load_model(run_dir / "model.keras", compile=False), genres=genres,
+        network=load_network(run_dir / "model.keras"), genres=genres,
         mel=mel, chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=choices["scaling"],
         temperature=fit_temperature(song_vectors(valid[["track_id", "start_s", *genres]]), truth, genres),
         likeness=likeness, floor_db=floor_db,
