@@ -212,17 +212,6 @@ def test_bundle_with_a_hostile_network_is_refused(tmp_path, network, attack):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("attack", ["lambda", "climbs"])
-def test_pretrained_network_that_was_swapped_is_refused(tmp_path, network, attack):
-    from genre_study.expert import load_pretrained
-
-    make, message = ATTACKS[attack]
-    make(tmp_path / "shipped.keras", network)
-    (tmp_path / "shipped.json").write_text(json.dumps({"genres": list("abc"), "parts": [], "mel_spec": {}, "temperature": 1.0}))
-    with pytest.raises(ValueError, match=re.escape(message)):
-        load_pretrained(tmp_path / "shipped.keras")
-
-
 # ---------------------------------------------------------------- arrays and YAML
 
 def test_pickled_array_is_not_opened(tmp_path):
