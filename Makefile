@@ -43,8 +43,15 @@ readme: .venv/dev
 reports: .venv/dev
 	$(BIN)/python -m genre_study.report
 
+# TensorFlow, to compare with, in an environment of its own; where it can't be had, the benchmark says so.
+.venv-tensorflow/done: constraints.txt
+	$(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/pip install -q -c constraints.txt tensorflow-cpu keras
+	@touch $@
+
 speed: .venv/dev
-	$(BIN)/papermill nbs/studies/speed.ipynb reports/speed/speed.ipynb
+	-$(MAKE) .venv-tensorflow/done
+	$(BIN)/papermill --no-log-output nbs/studies/speed.ipynb reports/speed/speed.ipynb
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-tensorflow build dist *.egg-info

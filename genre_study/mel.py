@@ -166,7 +166,7 @@ def mel_filters(spec):
     return weights
 
 # %% ../nbs/03_mel.ipynb #329cf19b
-_BATCH = 64  # frames taken through all steps at once: half a megabyte each, which stays in the cache
+_BATCH = 256  # frames taken through all steps at once: a few megabytes, which stay in the cache
 _ONE_THREAD = 1 << 18  # multiplications in a matrix product up to which OpenBLAS starts no threads
 
 
@@ -239,7 +239,7 @@ def mel_blocks(blocks, spec=MelSpec()):
     Yields
     ------
     numpy.ndarray
-        `(n_mels, n)` float32 with n <= 64; side by side they equal `mel_spectrogram` of the whole waveform, bit for
+        `(n_mels, n)` float32 with n <= 256; side by side they equal `mel_spectrogram` of the whole waveform, bit for
         bit, however the waveform was cut.
 
     Raises
