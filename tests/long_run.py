@@ -1,6 +1,7 @@
 """One stage of the long run in a process of its own, its memory written down: long_run.py STAGE FOLDER N_TRACKS MEMORY_MB.
 
-Stages: store, train, predict, on the first N_TRACKS of the mini-corpus in FOLDER/audio. Prints one line of JSON.
+Stages: cut, store, train, predict. `cut` makes two tracks of each piece of music in FOLDER/pieces, for rendering takes longer
+than all the rest; the others take the first N_TRACKS of them. Prints one line of JSON.
 """
 import json
 import os
@@ -54,11 +55,25 @@ class Memory(threading.Thread):
         return highest.round(2).to_numpy().tolist()
 
 
+def cut(folder, n_tracks, memory_mb):
+    import soundfile
+
+    pieces = sorted(folder.glob("pieces/*/*.wav"))
+    for piece in pieces:
+        waveform, sample_rate = soundfile.read(piece, dtype="int16")
+        target = folder / "audio" / piece.parent.name
+        target.mkdir(parents=True, exist_ok=True)
+        for name, half in zip("ab", (waveform[:len(waveform) // 2], waveform[len(waveform) // 2:])):
+            soundfile.write(target / f"{piece.stem}.{name}.wav", half, sample_rate)
+    return {"pieces": len(pieces)}
+
+
 def corpus(folder, n_tracks):
-    """The first tracks of each genre of the corpus, n_tracks in all."""
-    tracks = pd.read_csv(folder / "audio" / "tracks.csv")
-    tracks = tracks.groupby("genre").head(n_tracks // 10).reset_index(drop=True)
-    return tracks.assign(path=[str(folder / "audio" / path) for path in tracks.path])
+    """The first tracks of each genre, n_tracks in all. The halves of a piece have the same artist: no split parts them."""
+    files = sorted(folder.glob("audio/*/*.wav"))
+    tracks = pd.DataFrame({"track_id": [file.stem for file in files], "path": [str(file) for file in files],
+                           "genre": [file.parent.name for file in files], "artist": [file.stem[:-2] for file in files]})
+    return tracks.groupby("genre").head(n_tracks // tracks.genre.nunique()).reset_index(drop=True)
 
 
 def chunks_of(store):
@@ -83,7 +98,7 @@ def train_one_epoch(folder, n_tracks, memory_mb):
 
     store = open_store(folder / f"store{n_tracks}")
     chunks = chunks_of(store)
-    model = build_network("quick_cnn", (128, 130, 1), 10, seed=0)
+    model = build_network("quick_cnn", (128, 130, 1), chunks.genre.nunique(), seed=0)
     history = train(model, store, chunks, TrainSpec(epochs=1), progress=False, memory_mb=memory_mb)
     model.save(folder / f"model{n_tracks}.keras")
     return {"chunks": int((chunks.split == "train").sum()), "loss": float(history.loss.iloc[0]),
@@ -107,7 +122,7 @@ if __name__ == "__main__":
     stage, folder, n_tracks, memory_mb = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     memory = Memory()
     memory.start()
-    facts = {"store": build, "train": train_one_epoch, "predict": predict}[stage](folder, n_tracks, memory_mb)
+    facts = {"cut": cut, "store": build, "train": train_one_epoch, "predict": predict}[stage](folder, n_tracks, memory_mb)
     memory.over.set()
     memory.join()
     seconds, cpu = time.perf_counter() - memory.begin, time.process_time()

@@ -219,8 +219,8 @@ def test_pickled_array_is_not_opened(tmp_path):
     from genre_study.train import load_checkpoint
 
     file = tmp_path / "spectrograms.npz"
-    np.savez(file, ids=np.array(["blues.00000"], object), mels=np.zeros((1, 128, 388), "uint8"))
-    with pytest.raises(ValueError):
+    np.savez(file, ids=np.array(["blues.00000"], object), mel=np.zeros((1, 128, 388), "uint8"))
+    with pytest.raises(ValueError, match="Python objects, which are never loaded"):
         import_spectrograms(file, tmp_path / "store", seconds=30.0)
     assert not (tmp_path / "store" / "zarr.json").exists()
     np.savez(tmp_path / "checkpoint.npz", facts=np.array([{}], object))
