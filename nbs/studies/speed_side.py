@@ -71,6 +71,11 @@ def audio_ways():
     return peers.get(kind, ours)
 
 
+def again(files, number):
+    "So many files, from the first on again when they are through."
+    return [files[place % len(files)] for place in range(number)]
+
+
 def shapes_of(files, way):
     "The number of frames, so that a worker process sends back no spectrograms."
     return [np.shape(way(file))[-1] for file in files]
@@ -85,7 +90,7 @@ def audio_side():
 
         def work(number):
             with parallel_config(backend="loky", inner_max_num_threads=1):
-                Parallel(n_jobs=cpu_count())(delayed(shapes_of)([file], way) for file in files[:number])
+                Parallel(n_jobs=cpu_count())(delayed(shapes_of)([file], way) for file in again(files, number))
 
         hurry(True)  # the processes inherit what is in force when they begin
         work(len(files))
@@ -94,7 +99,7 @@ def audio_side():
         np.savez(FOLDER / f"first {SIDE.replace(':', '')}.npz", *[way(file) for file in files])
 
         def work(number):
-            for file in files[:number]:
+            for file in again(files, number):
                 way(file)
 
     return {"mel": work}
