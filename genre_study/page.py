@@ -177,7 +177,7 @@ class _Server:
         from starlette.middleware import Middleware
 
         self.uploads, self.closed = tempfile.TemporaryDirectory(prefix="genre_study_"), threading.Event()
-        before = os.environ.get("GRADIO_TEMP_DIR")
+        self.before = os.environ.get("GRADIO_TEMP_DIR")  # gradio asks for it at every request
         os.environ["GRADIO_TEMP_DIR"] = folder = os.path.realpath(self.uploads.name)
         try:
             self.page = build_page(bundle, folder, max_duration_s).queue(max_size=16)
@@ -188,10 +188,8 @@ class _Server:
                 theme="default", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
                 enable_monitoring=False, strict_cors=True)[1]
         except BaseException:
-            self.uploads.cleanup()
+            self._tidy()
             raise
-        finally:
-            os.environ.pop("GRADIO_TEMP_DIR") if before is None else os.environ.update(GRADIO_TEMP_DIR=before)
         threading.Thread(target=self._sweep, args=(folder, keep_s), daemon=True).start()
 
     def _sweep(self, folder, keep_s):
@@ -202,7 +200,11 @@ class _Server:
         """End it and delete all uploads."""
         self.closed.set()
         self.page.close(verbose=False)
+        self._tidy()
+
+    def _tidy(self):
         self.uploads.cleanup()
+        os.environ.pop("GRADIO_TEMP_DIR") if self.before is None else os.environ.update(GRADIO_TEMP_DIR=self.before)
 
 
 def _free_port():

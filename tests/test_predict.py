@@ -1,7 +1,6 @@
-"""What the chapter can't hold: every kind of file, long ones, other backends, the command as a process."""
+"""What the chapter can't hold: every kind of file, long ones, interruptions, floors."""
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +37,13 @@ def bundle():
 
 @pytest.fixture(scope="module")
 def wave():
-    return render_song(compose("country", 3, seconds=8.0)) / 32768
+    return render_song(compose("country", 3, seconds=4.0)) / 32768
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Sixty short tracks of the synthetic corpus."""
+    return render_minicorpus(tmp_path_factory.mktemp("corpus") / "corpus", 6, seconds=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +79,13 @@ def test_formats(bundle, wave, tmp_path, suffix, subtype, eps):
 def test_opus_and_rates_and_channels(bundle, wave, tmp_path):
     import soxr
 
-    reference = predict_song(wave, bundle, SAMPLE_RATE)
-    for rate, channels, eps in ((8000, 1, 0.2), (48_000, 2, 0.02), (192_000, 6, 0.02)):
-        sound = np.repeat(soxr.resample(wave, SAMPLE_RATE, rate)[:, None], channels, axis=1)
+    for rate, channels in ((8000, 1), (11_025, 1), (44_100, 6), (48_000, 2), (192_000, 6)):
+        heard = soxr.resample(wave, SAMPLE_RATE, rate)  # what is above half the rate is lost
+        reference = predict_song(soxr.resample(heard, rate, SAMPLE_RATE), bundle, SAMPLE_RATE)
+        sound = np.repeat(heard[:, None], channels, axis=1)
         soundfile.write(tmp_path / "song.wav", sound, rate, subtype="FLOAT")
-        close(predict_song(tmp_path / "song.wav", bundle), reference, eps)
-        close(predict_song(sound, bundle, rate), reference, eps)
+        close(predict_song(tmp_path / "song.wav", bundle), reference, 0.02)
+        close(predict_song(sound, bundle, rate), reference, 0.02)
         if rate == 48_000:
             soundfile.write(tmp_path / "song.opus", sound, rate, format="OGG", subtype="OPUS")
             close(predict_song(tmp_path / "song.opus", bundle), reference, 0.2)
@@ -90,13 +96,25 @@ def test_m4a(bundle, wave, tmp_path, monkeypatch):
         pytest.skip("ffmpeg is not installed")
     soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE)
     subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "song.wav", "-c:a", "aac", tmp_path / "song.m4a"], check=True)
-    close(predict_song(tmp_path / "song.m4a", bundle), predict_song(wave, bundle, SAMPLE_RATE), 0.1)
+    song = predict_song(tmp_path / "song.m4a", bundle)
+    close(song, predict_song(wave, bundle, SAMPLE_RATE), 0.1)
+    data = (tmp_path / "song.m4a").read_bytes()
+    close(predict_song(data, bundle), song, 1e-6)
+    with open(tmp_path / "song.m4a", "rb") as file:
+        close(predict_song(file, bundle), song, 1e-6)
+    with subprocess.Popen(["cat", tmp_path / "song.m4a"], stdout=subprocess.PIPE) as pipe:  # a stream that can't go back
+        close(predict_song(pipe.stdout, bundle), song, 1e-6)
+    with pytest.raises(AudioError, match="is longer than 2 s"):
+        predict_song(data, bundle, max_duration_s=2)
+    with pytest.raises(AudioError, match="not by ffmpeg either"):
+        predict_song(b"#EXTM3U\n#EXTINF:4,\nsong.m4a\n", bundle)  # a playlist names other files: never followed
     (tmp_path / "text.m4a").write_text("no music at all")
     with pytest.raises(AudioError, match="not by ffmpeg either"):
         predict_song(tmp_path / "text.m4a", bundle)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(AudioError, match="need ffmpeg: install it"):
-        predict_song(tmp_path / "song.m4a", bundle)
+    for source in (tmp_path / "song.m4a", data):
+        with pytest.raises(AudioError, match="need ffmpeg: install it"):
+            predict_song(source, bundle)
 
 
 @pytest.mark.parametrize(("source", "says"), [
@@ -106,6 +124,13 @@ def test_m4a(bundle, wave, tmp_path, monkeypatch):
 def test_what_is_no_music(bundle, source, says):
     with pytest.raises((ValueError, TypeError), match=says):
         predict_song(source, bundle, sample_rate=SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "float16", "float32", "float64"])
+def test_arrays_of_every_kind(bundle, wave, kind):
+    samples = {"u": wave * 128 + 128, "i": wave * (2 ** (8 * np.dtype(kind).itemsize - 1) - 1), "f": wave}[np.dtype(kind).kind]
+    stereo = np.repeat(samples.astype(kind)[:, None], 2, axis=1)
+    close(predict_song(stereo, bundle, SAMPLE_RATE), predict_song(wave, bundle, SAMPLE_RATE), 0.1 if kind == "uint8" else 0.02)
 
 
 def test_missing_file(bundle, tmp_path):
@@ -120,9 +145,9 @@ def test_picture_and_player(bundle, wave):
     assert json.loads(json.dumps(song.to_dict()))["top"] == song.top[0][0]
 
 
-def test_speech_noise_and_silence_are_doubted(bundle, tmp_path):
+def test_speech_noise_and_silence_are_doubted(bundle, corpus, tmp_path):
     """Sounds that are no music lie beyond the limit; tracks of the corpus that were not in the fit rarely do."""
-    tracks = render_minicorpus(tmp_path / "corpus", 6, seconds=5.0)
+    tracks = corpus
     store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
     known = replace(bundle, likeness=fit_likeness(store, list(tracks.track_id[tracks.index % 6 < 5])))
     fresh = [predict_song(path, known) for path in tracks.path[tracks.index % 6 == 5]]
@@ -166,45 +191,6 @@ def test_folder_goes_on_where_it_stopped(bundle, wave, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
-def test_one_file_opens_in_plain_keras(bundle, wave, tmp_path, backend):
-    """The exported file opens in another process, where this package is not imported, and gives the same vector."""
-    import importlib.util
-
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    export_waveform_model(bundle, tmp_path / "song.keras", seconds=8.0)
-    np.save(tmp_path / "clips.npy", np.stack([wave, wave[::-1] * 0.01]).astype(np.float32))
-    code = ("import sys, numpy as np, keras; model = keras.models.load_model('song.keras');"
-            "np.save('vectors.npy', np.asarray(model.predict(np.load('clips.npy'), verbose=0)));"
-            "assert 'genre_study' not in sys.modules; print(keras.backend.backend())")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "KERAS_BACKEND": backend})
-    assert done.stdout.strip() == backend, done.stderr[-2000:]
-    for clip, vector in zip(np.load(tmp_path / "clips.npy"), np.load(tmp_path / "vectors.npy")):
-        np.testing.assert_allclose(list(predict_song(clip, bundle, SAMPLE_RATE).vector.values()), vector, atol=1e-4)
-
-
-def test_command(bundle, wave, tmp_path):
-    """JSON lines on standard output, complaints on standard error, exit codes, standard input, a broken pipe."""
-    save_bundle(tmp_path / "bundle", bundle)
-    soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE)
-
-    def run(*arguments, **options):
-        command = [sys.executable, "-c", "import sys; from genre_study.command import main; sys.exit(main())", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, **options)
-
-    done = run("predict", "song.wav", "missing.wav", "--model", "bundle", "--json", "--timeline", "x.png")
-    assert done.returncode == 1 and b"--timeline draws one song" in done.stderr
-    done = run("predict", "song.wav", "missing.wav", "--model", "bundle", "--json")
-    assert done.returncode == 1 and b"missing.wav" in done.stderr
-    first, second = [json.loads(line) for line in done.stdout.splitlines()]
-    assert abs(sum(first["vector"].values()) - 1) < 1e-6 and first["problem"] == "" and "opened" in second["problem"]
-    done = run("predict", "-", "--model", "bundle", "--timeline", "song.png", input=(tmp_path / "song.wav").read_bytes())
-    assert done.returncode == 0 and done.stdout.startswith(b"-: ") and (tmp_path / "song.png").stat().st_size > 10_000
-    assert run("predict").returncode == 2
-
-
 @pytest.mark.torture
 def test_three_hours_in_bounded_memory(bundle, wave, tmp_path):
     """A file of three hours: under 600 MB, and the same vector as its frames give in one piece."""
@@ -237,7 +223,7 @@ def test_floor_holds_on_every_way(floored, wave, tmp_path):
     soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE, subtype="FLOAT")
     table = predict_folder(tmp_path, tmp_path / "table.parquet", floored, progress=False)
     np.testing.assert_allclose(table[list(GENRES)].iloc[0], list(song.vector.values()), atol=1e-6)
-    export_waveform_model(floored, tmp_path / "song.keras", seconds=8.0)
+    export_waveform_model(floored, tmp_path / "song.keras", seconds=4.0)
     clips = np.stack([wave, wave * 0.03, np.zeros_like(wave)]).astype(np.float32)
     vectors = np.asarray(keras.models.load_model(tmp_path / "song.keras").predict(clips, verbose=0))
     for clip, vector in zip(clips[:2], vectors):
@@ -255,7 +241,7 @@ def test_floor_of_a_long_song_is_the_same_in_pieces(floored):
     from genre_study.mel import log_mel
     from genre_study.predict import _array_blocks, _Frames, _scale_of
 
-    noise = np.random.default_rng(0).normal(0, 1e-4, SAMPLE_RATE * 400).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 1e-4, SAMPLE_RATE * 330).astype(np.float32)
     noise[-SAMPLE_RATE:] *= 1e3
     frames = log_mel(noise, floored.mel).T.astype(np.float16).astype(np.float32)
     frames = np.maximum(frames, frames.max() - 40)
@@ -271,9 +257,9 @@ def test_shorter_than_a_chunk_is_said(floored, wave):
     assert len(song.timeline) == 1 and song.reasons == ["shorter than one chunk of 4 s, the rest taken as silence"]
 
 
-def test_likeness_of_pictures_and_of_sound(floored, tmp_path):
+def test_likeness_of_pictures_and_of_sound(floored, corpus, tmp_path):
     """Pictures of 40 dB from the loudest down say the same of a song as its sound."""
-    tracks = render_minicorpus(tmp_path / "corpus", 2, seconds=4.0)
+    tracks = corpus[::3].reset_index(drop=True)
     store = build_store(tracks, tmp_path / "store", spec=floored.mel, workers=1, progress=False)
 
     class Pictures:
@@ -295,4 +281,4 @@ def test_bytes_io_is_a_file(bundle, wave):
     data = io.BytesIO()
     soundfile.write(data, wave, SAMPLE_RATE, format="FLAC")
     data.seek(0)
-    assert predict_song(data, bundle).duration_s == pytest.approx(8.0, abs=0.05)
+    assert predict_song(data, bundle).duration_s == pytest.approx(4.0, abs=0.05)

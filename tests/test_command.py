@@ -1,0 +1,93 @@
+"""The command line: output that pipes, exit codes, and the script that pip installs."""
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+
+from genre_study.command import main
+from genre_study.minicorpus import SAMPLE_RATE, compose, render_song
+from genre_study.predict import Bundle, save_bundle
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a bundle and a song."""
+    from genre_study.model import build_network
+
+    folder = tmp_path_factory.mktemp("command")
+    network = build_network("quick_cnn", (128, 130, 1), 3, seed=1, filters=8)
+    save_bundle(folder / "bundle", Bundle(network, ("blues", "jazz", "rock")))
+    soundfile.write(folder / "song.wav", render_song(compose("country", 3, seconds=4.0)), SAMPLE_RATE)
+    return folder
+
+
+def test_json_lines_and_exit_codes(place, monkeypatch, capsys):
+    """JSON lines on standard output, complaints on standard error."""
+    monkeypatch.chdir(place)
+    assert main(["predict", "song.wav", "missing.wav", "--model", "bundle", "--json", "--timeline", "x.png"]) == 1
+    assert "--timeline draws one song" in capsys.readouterr().err
+    assert main(["predict", "song.wav", "missing.wav", "--model", "bundle", "--json"]) == 1
+    out, err = capsys.readouterr()
+    first, second = [json.loads(line) for line in out.splitlines()]
+    assert "missing.wav" in err and abs(sum(first["vector"].values()) - 1) < 1e-6
+    assert first["problem"] == "" and "opened" in second["problem"]
+    with pytest.raises(SystemExit) as end:
+        main(["predict"])
+    assert end.value.code == 2
+
+
+def test_standard_input_and_picture(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO((place / "song.wav").read_bytes())))
+    assert main(["predict", "-", "--model", "bundle", "--timeline", "song.png"]) == 0
+    assert capsys.readouterr().out.startswith("-: ") and (place / "song.png").stat().st_size > 10_000
+
+
+def test_serve_without_gradio_says_what_to_install(place, monkeypatch, capsys):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
+    assert main(["serve", "--model", str(place / "bundle")]) == 1
+    assert "pip install 'genre_study[app]'" in capsys.readouterr().err
+
+
+@pytest.mark.torture
+def test_the_installed_script(place, root, tmp_path):
+    """A wheel is built and installed in a fresh environment; its script runs, in a pipe too."""
+    import shutil
+    import site
+
+    source = tmp_path / "source"
+    wanted = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in wanted:
+        if name.startswith("genre_study/") or "/" not in name:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, source / name)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
+                   check=True)
+    wheel, = tmp_path.glob("genre_study-*.whl")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    binaries = tmp_path / "venv" / "bin"
+    subprocess.run([binaries / "python", "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+    packages, = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    others = [path for path in site.getsitepackages() if os.path.isdir(path)]  # numpy, keras and the rest, not this package
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), *others])}
+
+    def run(command, **options):
+        return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, **options)
+
+    where = run([binaries / "python", "-c", "import genre_study; print(genre_study.__file__)"]).stdout
+    assert where.startswith(str(packages)), where
+    done = run([binaries / "genre-study", "--help"])
+    assert done.returncode == 0 and all(name in done.stdout for name in ("predict", "serve", "render", "audit"))
+    pipe = f"'{binaries}/genre-study' predict song.wav --model bundle --json | python3 -m json.tool"
+    done = run(["bash", "-o", "pipefail", "-c", pipe])
+    assert done.returncode == 0 and sorted(json.loads(done.stdout)["vector"]) == ["blues", "jazz", "rock"], done.stderr
+    done = run([binaries / "genre-study", "predict", "missing.wav", "--model", "bundle"])
+    assert done.returncode == 1 and done.stdout == "" and "missing.wav" in done.stderr and "Traceback" not in done.stderr
+    assert run([binaries / "genre-study", "predict"]).returncode == 2
