@@ -251,13 +251,15 @@ def descriptor_layers(chunks, groups=GROUPS):
 # %% ../nbs/08b_ripple.ipynb #aa92c0f7
 def expert_layers(x, group, n_genres, width, input_dropout, dropout):
     "Scores (n, n_genres) of one expert."
-    from keras import layers, ops
+    from keras import initializers, layers, ops
 
-    x = ops.clip(layers.BatchNormalization(momentum=0.9, name=f"{group}_scaling")(x), -5.0, 5.0)
+    small = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # starts small, and so moves fast
+    x = ops.clip(layers.BatchNormalization(momentum=0.9, epsilon=1e-6, name=f"{group}_scaling")(x), -5.0, 5.0)
     x = layers.Dropout(input_dropout, name=f"{group}_input_dropout")(x)
-    x = layers.Dense(width, use_bias=False, name=f"{group}_hidden")(x)
+    x = layers.Dense(width, use_bias=False, kernel_initializer=small, name=f"{group}_hidden")(x)
     x = layers.ReLU()(layers.BatchNormalization(momentum=0.9, name=f"{group}_normal")(x))
-    return layers.Dense(n_genres, name=f"{group}_genres")(layers.Dropout(dropout, name=f"{group}_dropout")(x))
+    x = layers.Dropout(dropout, name=f"{group}_dropout")(x)
+    return layers.Dense(n_genres, kernel_initializer=small, name=f"{group}_genres")(x)
 
 
 def trunk_layers(chunks, filters, n_genres, dropout):
