@@ -54,14 +54,16 @@ def _write_json(folder, path, content, exclusive=False):
         temporary.unlink(missing_ok=True)
 
 
-def _move_in(folder, made, place):
-    """Rename a finished folder to its place; what stood there before goes."""
+def _move_in(folder, made, place, is_same):
+    """Rename a finished folder to its place; what stood there before goes, unless is_same() finds no difference."""
     while True:
         try:
             return os.rename(made, place)
         except OSError:
             if not os.path.lexists(place):
                 raise
+        if is_same():  # another process has just made it: moving it would hide the track from readers for a moment
+            return None
         old = _temporary(folder)
         try:
             os.rename(place, old)
@@ -91,7 +93,8 @@ def _put_track(folder, frames, row):
         with open(made / "c" / "0" / "0", "wb") as file:
             file.write(np.ascontiguousarray(frames, dtype="<f2"))
         (made / "zarr.json").write_text(json.dumps(_array_json(frames.shape, row)), encoding="utf-8")
-        _move_in(folder, made, _place(folder, row["track_id"]))
+        place, expected = _place(folder, row["track_id"]), {**row, "n_frames": len(frames), "n_bytes": 2 * frames.size}
+        _move_in(folder, made, place, is_same=lambda: _read_row(place) == expected)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

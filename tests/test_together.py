@@ -65,3 +65,17 @@ def test_three_runs_make_one_store_of_spectrograms(tmp_path):
     assert answers == [answers[0]] * 3 and answers[0][1:] == [18, 0]
     alone = prepare_data(check_settings(settings | {"data_dir": str(tmp_path / "alone")}))
     assert content(open_store(answers[0][0])) == content(alone)
+
+
+def test_a_track_that_is_there_is_not_moved_again(tmp_path):
+    """While a folder is replaced, a reader does not see its track; so only what differs is replaced."""
+    from genre_study.store import _place, _put_track, build_store
+
+    tracks = write_corpus(tmp_path / "audio", 1)
+    store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    place, frames = _place(store.folder, "noise.00000"), store.frames("noise.00000")
+    row, first = json.loads((place / "zarr.json").read_text())["attributes"], place.stat().st_ino
+    _put_track(store.folder, frames, row)
+    assert place.stat().st_ino == first
+    _put_track(store.folder, frames, row | {"artist": "Someone"})
+    assert place.stat().st_ino != first and open_store(store.folder).tracks.artist.tolist() == ["Someone"]
