@@ -294,3 +294,15 @@ def test_names_are_text_in_tables_and_pictures(tmp_path):
         plot.save_figure(figure, tmp_path, f"figure{number}")
         drawn = (tmp_path / f"figure{number}.svg").read_text(encoding="utf-8")
         assert "<script" not in drawn and "onerror=alert" not in re.sub(r"&lt;.*?&gt;|<!--.*?-->", "", drawn)
+
+
+def test_names_are_text_on_the_page():
+    from genre_study.mel import AudioError
+    from genre_study.page import _trouble, _words
+    from genre_study.predict import Prediction
+
+    timeline = pd.DataFrame({"start_s": [0.0], NAMES[0]: [0.6], NAMES[1]: [0.4]})
+    song = Prediction(vector={NAMES[0]: 0.6, NAMES[1]: 0.4}, timeline=timeline, doubt=0.9, reasons=NAMES[:2], likeness=2.0,
+                      name=NAMES[0], duration_s=3.0, trained_on=NAMES[1])
+    for shown in (_words(song), _trouble(AudioError(NAMES[0], NAMES[1], NAMES[0])), _trouble(ValueError(NAMES[0]))):
+        assert "<script" not in shown and "<img" not in shown and "&lt;" in shown
