@@ -26,7 +26,7 @@ setup(
         "Topic :: Multimedia :: Sound/Audio :: Analysis",
     ],
     packages=find_packages(include=["genre_study", "genre_study.*"]),
-    package_data={"genre_study": ["data/*"]},
+    package_data={"genre_study": ["data/*", "data/pretrained/*"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require=extras,

@@ -1,0 +1,115 @@
+"""study_cnn and the network that comes with the package: the same numbers everywhere, from audio as from pictures."""
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import genre_study  # noqa: F401 (chooses the backend)
+
+PREDICTS = """
+import sys
+import numpy as np
+from genre_study.model import load_pretrained
+np.save(sys.argv[2], load_pretrained().network.predict(np.load(sys.argv[1]), verbose=0))
+"""
+
+OFFLINE = """
+import socket
+def refused(*arguments, **options):
+    raise OSError("no network here")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refused
+from genre_study.model import load_pretrained
+bundle = load_pretrained()
+print(len(bundle.genres), bundle.network.count_params())
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    from genre_study.model import load_pretrained
+
+    return load_pretrained()
+
+
+def sounds(n=3, columns=194, seed=0):
+    """Chunks that change slowly, in dB."""
+    steps = np.random.default_rng(seed).normal(size=(n, 128, columns, 1))
+    return (steps.cumsum(axis=2) - 40).astype("float32")
+
+
+def test_opens_without_a_connection(tmp_path):
+    done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[0] == "10"
+
+
+def test_opens_in_seconds(bundle):
+    from genre_study.model import load_pretrained
+
+    begun = time.process_time()
+    load_pretrained.cache_clear()
+    load_pretrained()
+    assert time.process_time() - begun < 15
+
+
+def test_file_is_small_and_says_how_it_is_used(bundle, root):
+    assert (root / "genre_study" / "data" / "pretrained" / "network.keras").stat().st_size < 4_000_000
+    assert bundle.floor_db == 80 and bundle.mel.hop_length == 1709 and bundle.chunk.seconds == 15
+    assert list(bundle.genres) == sorted(bundle.genres) and bundle.temperature > 0 and bundle.likeness["limit"] > 0
+
+
+def test_level_and_unit_do_not_matter(bundle):
+    chunks = sounds()
+    first = bundle.network.predict(chunks, verbose=0)
+    assert np.abs(first.sum(axis=1) - 1).max() < 1e-5
+    assert np.abs(bundle.network.predict(chunks / 80 + 1, verbose=0) - first).max() < 2e-3
+
+
+def test_two_backends_predict_the_same(tmp_path):
+    np.save(tmp_path / "chunks.npy", sounds(2, seed=1))
+    found = {}
+    for backend in ("jax", "torch"):
+        pytest.importorskip(backend)
+        file = tmp_path / f"{backend}.npy"
+        subprocess.run([sys.executable, "-c", PREDICTS, str(tmp_path / "chunks.npy"), str(file)], check=True, cwd=tmp_path,
+                       timeout=400, env=os.environ | {"KERAS_BACKEND": backend})
+        found[backend] = np.load(file)
+    assert np.abs(found["jax"] - found["torch"]).max() < 1e-5
+
+
+def test_fixed_values_are_the_descriptors():
+    from genre_study.describe import GROUPS, describe_track
+    from genre_study.ripple import study_cnn
+    from genre_study.train import fixed_values
+
+    tracks = {f"song{k}": sound[:, :, 0].T for k, sound in enumerate(sounds(2, 200, seed=2))}
+    store = SimpleNamespace(frames=lambda name, start=0, stop=None: tracks[name][start:stop], unit="db", silence=-100.0,
+                            spec=SimpleNamespace(n_mels=128))
+    chunks = pd.DataFrame({"track_id": ["song0", "song1"], "genre": ["a", "b"], "start_frame": [3, 6], "n_frames": 150})
+    values = fixed_values(study_cnn((128, 150, 1), 2), store, chunks)
+    rows = [describe_track(tracks[name][start:start + 150].T) for name, start in zip(chunks.track_id, chunks.start_frame)]
+    names = [name for group in GROUPS for name in rows[0] if name.startswith(f"{group}/")]
+    plain = np.stack([np.concatenate([row[name][int(name == "timbre/cepstrum_mean"):] for name in names]) for row in rows])
+    assert values.shape == plain.shape
+    assert np.abs(values - plain).max() < 5e-3
+
+
+def test_audio_and_pictures_agree(bundle, gtzan):
+    """mel999 was read from pictures; the same tracks as audio go through the package's own front end."""
+    from genre_study.predict import predict_song
+
+    with np.load(gtzan / "mel999.npz") as arrays:
+        pictures = dict(zip(arrays["ids"].astype(str), arrays["mel"]))
+    files = [file for file in sorted((gtzan / "mini" / "genres").glob("*/*.flac")) if file.stem in pictures][::8]
+    same = []
+    for file in files:
+        picture = pictures[file.stem].astype("float32")
+        cuts = np.stack([picture[:, start:start + 194] for start in (0, 96, 193)])[..., None]
+        seen = bundle.network.predict(cuts, verbose=0).mean(axis=0).argmax()
+        same.append(predict_song(file, bundle).top[0][0] == bundle.genres[seen])
+    assert np.mean(same) >= 0.75, f"{np.sum(same)} of {len(same)}"
