@@ -70,6 +70,14 @@ def test_level_and_unit_do_not_matter(bundle):
     assert np.abs(bundle.network.predict(chunks / 80 + 1, verbose=0) - first).max() < 2e-3
 
 
+def test_any_sound_gets_a_vector_and_noise_a_doubt():
+    from genre_study.predict import predict_song
+
+    noise = np.random.default_rng(0).normal(size=22050 * 16).astype("float32") / 10
+    song = predict_song((noise, 22050))
+    assert abs(sum(song.vector.values()) - 1) < 1e-4 and song.likeness > 1 and song.reasons
+
+
 def test_two_backends_predict_the_same(tmp_path):
     np.save(tmp_path / "chunks.npy", sounds(2, seed=1))
     found = {}
