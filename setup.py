@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-extras = {name: settings[f"{name}_requirements"].split() for name in ("dev", "torch", "tensorflow", "dask", "app")}
+extras = {name: settings[f"{name}_requirements"].split() for name in ("dev", "torch", "tensorflow", "dask", "app", "onnx")}
 
 setup(
     name=settings["lib_name"],
