@@ -31,9 +31,9 @@ def long_run(folder, sizes, stages=("store", "train", "predict")):
 
 
 def test_a_short_run(tmp_path):
-    render_minicorpus(tmp_path / "pieces", 2, seconds=8.0)
-    store, train = long_run(tmp_path, [40], stages=("store", "train"))["stages"]
-    assert store["tracks"] == 40 and store["problems"] == 0 and train["chunks"] > 0
+    render_minicorpus(tmp_path / "pieces", 3, seconds=8.0)  # a genre needs three artists
+    store, train = long_run(tmp_path, [60], stages=("store", "train"))["stages"]
+    assert store["tracks"] == 60 and store["problems"] == 0 and train["chunks"] > 0
     for row in (store, train):  # what was sampled is what the system counted
         assert 0.7 * row["peak_mb"] < max(memory for _, memory in row["memory"]) < 1.1 * row["peak_mb"]
 
