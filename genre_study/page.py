@@ -17,8 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from .mel import AudioError
-from .predict import _bundle, predict_song
+from .predict import _bundle, _problem, predict_song
 
 # %% ../nbs/21_page.ipynb #2cf2ac69
 def _words(song):
@@ -35,8 +34,7 @@ def _words(song):
 
 def _trouble(error):
     """What went wrong, in a box that screen readers read out."""
-    said = f"{error.problem}. {error.advice}." if isinstance(error, AudioError) else f"{error}."
-    return f'<p role="alert"><b>This is no song that can be read.</b> It {html.escape(said)}</p>'
+    return f'<p role="alert"><b>This is no song that can be read.</b> It {html.escape(_problem(error))}.</p>'
 
 
 def _clock(seconds):

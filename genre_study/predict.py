@@ -637,14 +637,18 @@ def _write_table(table, out):
     os.replace(draft, out)
 
 
+def _problem(error):
+    """What is wrong with a song, without its path."""
+    return f"{error.problem}. {error.advice}" if isinstance(error, AudioError) else str(error)
+
+
 def _row(path, folder, bundle):
     """One row of the table, with the problem where the file can't be read."""
     row = dict(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, problem="", top="")
     try:
         song = predict_song(path, bundle)
     except (ValueError, OSError) as error:
-        problem = f"{error.problem}. {error.advice}" if isinstance(error, AudioError) else str(error)
-        return row | dict(problem=problem)
+        return row | dict(problem=_problem(error))
     return row | dict(top=song.top[0][0], doubt=song.doubt, reasons="; ".join(song.reasons), duration_s=song.duration_s,
                       **song.vector)
 

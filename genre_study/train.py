@@ -290,6 +290,14 @@ def _sides(chunks):
     return train, valid
 
 
+def _checkpoint_file(run_dir):
+    "The checkpoint of a run, in a folder that is there; None without a run folder."
+    if run_dir is None:
+        return None
+    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    return Path(run_dir) / CHECKPOINT
+
+
 def _reset_seeds(model, seed):
     "Seed Python, NumPy and Keras, and put the random numbers of dropout back to their start."
     import keras
@@ -355,13 +363,9 @@ def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_m
     valid = ChunkFeed(store, valid_side, genres, shuffle=False, **options) if len(valid_side) else None
     if model.output_shape[-1] != len(genres):
         raise ValueError(f"the network has {model.output_shape[-1]} outputs; the chunks have {len(genres)} genres: {genres}")
-    file = None
-    if run_dir is not None:
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
-        file = Path(run_dir) / CHECKPOINT
     mark = fingerprint(model, store, chunks, spec)
     with _scope(distribution, feed.batch_size):
-        recorder = _fit(model, feed, valid, spec, file, mark, _verbosity(progress), distribution)
+        recorder = _fit(model, feed, valid, spec, _checkpoint_file(run_dir), mark, _verbosity(progress), distribution)
     return pd.DataFrame(recorder.rows)
 
 # %% ../nbs/09_train.ipynb #89d50c2d
@@ -513,10 +517,7 @@ def train_experts(model, values, chunks, spec=None, run_dir=None, progress=True,
     options = {"n_experts": experts.output_shape[1], "batch_size": spec.batch_size, "seed": spec.seed}
     feed = ValueFeed(values[sides["train"]], labels[sides["train"]], mixup_alpha=spec.mixup_alpha, **options)
     valid = ValueFeed(values[sides["valid"]], labels[sides["valid"]], shuffle=False, **options) if sides["valid"].any() else None
-    file = Path(run_dir) / CHECKPOINT if run_dir is not None else None
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
     content = SimpleNamespace(spec=hashlib.sha256(np.ascontiguousarray(values[:: max(1, len(values) // 64)])).hexdigest())
     mark = fingerprint(model, content, chunks, spec) + str(together)
-    recorder = _fit(experts, feed, valid, spec, file, mark, _verbosity(progress), None)
+    recorder = _fit(experts, feed, valid, spec, _checkpoint_file(run_dir), mark, _verbosity(progress), None)
     return pd.DataFrame(recorder.rows)

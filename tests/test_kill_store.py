@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from forks import forked
 from test_store import assert_clean, content, write_corpus
 
 from genre_study.store import build_store, open_store
@@ -33,24 +34,14 @@ def start(tracks, folder, workers, wait=True):
     return builder
 
 
-# Imports take longer than a build here. So one process has everything imported and forks a builder when it is asked.
-FORKS = """
-import os, sys, pandas as pd
+FORKED = """
+import sys, pandas as pd
 from genre_study.store import build_store
 from scipy.fft import rfft
 import soundfile
 tracks = pd.read_json(sys.argv[1])
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        try:
-            build_store(tracks, sys.argv[2], workers=1, progress=False)
-        finally:
-            os._exit(0)
-    print(child, flush=True)
-    sys.stdin.readline()  # until it is waited for, a dead child keeps its number, so no stranger can be killed
-    os.waitpid(child, 0)
-    print("ended", flush=True)
+def job(line):
+    build_store(tracks, sys.argv[2], workers=1, progress=False)
 """
 
 
@@ -67,20 +58,8 @@ def forked_builders(tracks, folder):
     """Yields a function that starts a build, waits until it is told to kill it, and kills it."""
     table = folder.parent / "tracks.json"
     tracks.to_json(table)
-    server = subprocess.Popen([sys.executable, "-c", FORKS, str(table), str(folder)], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, text=True)
-
-    def build(wait):
-        print("build", file=server.stdin, flush=True)
-        child = int(server.stdout.readline())
-        wait()
-        os.kill(child, signal.SIGKILL)
-        print("reap", file=server.stdin, flush=True)
-        assert server.stdout.readline() == "ended\n"
-
-    yield build
-    server.stdin.close()
-    server.wait()
+    with forked(FORKED, str(table), str(folder)) as run:
+        yield lambda wait: run("build", lambda child: wait())
 
 
 @contextmanager

@@ -3,60 +3,28 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from forks import forked
 from test_train import EVERYTHING, PLAIN, checkpoint_epochs, run, same
 
 from genre_study.train import CHECKPOINT, TrainSpec, load_checkpoint
 
 EPOCHS = 12
 
-# Imports take longer than this training. So one process has everything imported, but no backend started, and forks.
-FORKS = """
-import json, os, sys
+TRAIN = """
+import json, sys
 sys.path.insert(0, sys.argv[1])
-import keras
+import keras  # but no backend is started
 from genre_study import fast
 from test_train import run, TrainSpec
-for line in sys.stdin:
+def job(line):
     folder, spec = json.loads(line)
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            run(TrainSpec(**spec), run_dir=folder)
-            status = 0
-        finally:
-            os._exit(status)
-    print(child, flush=True)
-    sys.stdin.readline()  # until it is waited for, a dead child keeps its number, so no stranger can be killed
-    print(os.waitpid(child, 0)[1], flush=True)
+    run(TrainSpec(**spec), run_dir=folder)
 """
-
-
-@contextmanager
-def forked_trainings():
-    """Yields a function that starts a training, lets `wait` look on, and kills it; its wait status."""
-    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", FORKS, os.path.dirname(__file__)], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, text=True)
-
-    def training(folder, spec, wait):
-        print(json.dumps([str(folder), spec]), file=server.stdin, flush=True)
-        child = int(server.stdout.readline())
-        wait(child)
-        os.kill(child, signal.SIGKILL)
-        print("reap", file=server.stdin, flush=True)
-        return int(server.stdout.readline())
-
-    yield training
-    server.stdin.close()
-    server.wait()
 
 
 def ended(pid):
@@ -98,11 +66,11 @@ def test_fifty_kills(options, tmp_path, root, request):
     file = root / "reports" / "reliability" / f"kill_train_{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     finished, epochs_then = 0, []
-    with forked_trainings() as training:
+    with forked(TRAIN, os.path.dirname(__file__)) as training:
         while len(epochs_then) < kills:
             folder = tmp_path / f"run{finished}"
             folder.mkdir(exist_ok=True)
-            killed = training(folder, spec, wait_for(folder, chance, startup_s=3)) == signal.SIGKILL
+            killed = training(json.dumps([str(folder), spec]), wait_for(folder, chance, startup_s=3)) == signal.SIGKILL
             if killed:
                 epochs_then.append(check_checkpoint(folder, expected[0]))
             if not killed or len(epochs_then) == kills:  # it came to its end before the blow, or shall now

@@ -10,12 +10,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from chromium import chromium, needs_chromium
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install selenium)")
 pytest.importorskip("gradio", reason="gradio is not installed (pip install 'genre_study[app]')")
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed "
-                                "(Debian: apt-get install chromium chromium-driver)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +64,10 @@ def server(songs):
 @pytest.fixture
 def browser(songs):
     """Chromium without a window. It reaches this machine only, and has a microphone that hears a song."""
-    from selenium import webdriver
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-                 "--disable-dev-shm-usage", "--disable-component-update", "--window-size=1280,1400",
-                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--use-fake-ui-for-media-stream",
-                 "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={songs / 'metal.wav'}"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(120)
-    yield driver
-    driver.quit()
+    with chromium("--window-size=1280,1400", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                  "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+                  f"--use-file-for-fake-audio-capture={songs / 'metal.wav'}") as driver:
+        yield driver
 
 
 def until(browser, what, timeout_s=120):

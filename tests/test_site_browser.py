@@ -4,13 +4,12 @@ import shutil
 
 import nbformat
 import pytest
+from chromium import chromium, needs_chromium
 
 from genre_study.report import build_site
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install selenium)")
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed "
-                                "(Debian: apt-get install chromium chromium-driver)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +39,8 @@ def site(root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a window. It reaches nothing: every name resolves to nowhere."""
-    from selenium import webdriver
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-                 "--disable-dev-shm-usage", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(120)
-    yield driver
-    driver.quit()
+    with chromium("--host-resolver-rules=MAP * ~NOTFOUND") as driver:
+        yield driver
 
 
 def width(browser, pixels):
