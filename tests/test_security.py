@@ -3,6 +3,7 @@ import ast
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -210,6 +211,20 @@ def test_bundle_with_a_hostile_network_is_refused(tmp_path, network, attack):
     with pytest.raises(ValueError, match=re.escape(message)):
         load_bundle(tmp_path / "bundle")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("attack", ["lambda", "climbs"])
+def test_shipped_network_that_was_swapped_is_refused(tmp_path, network, attack, monkeypatch):
+    from genre_study import model
+
+    shipped = ROOT / "genre_study" / "data" / "pretrained"
+    load_network(shipped / "network.keras")
+    shutil.copytree(shipped, tmp_path / "data" / "pretrained")
+    make, message = ATTACKS[attack]
+    make(tmp_path / "data" / "pretrained" / "network.keras", network)
+    monkeypatch.setattr(model.resources, "files", lambda name: tmp_path)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.load_pretrained()
 
 
 # ---------------------------------------------------------------- arrays and YAML
