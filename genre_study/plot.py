@@ -55,7 +55,8 @@ def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
     measures : sequence of str
         What to draw, a panel each.
     monitor : str
-        The column that the best epoch is chosen by: the lowest if its name ends in 'loss', else the highest.
+        The column that the best epoch is chosen by: the lowest if its name ends in 'loss', else the highest. "last": none is
+        chosen, and the last epoch is marked.
 
     Returns
     -------
@@ -68,7 +69,8 @@ def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
     """
     import seaborn as sns
 
-    sides = {"train": "", "valid": "val_"} if monitor in history else {"train": ""}
+    column = f"val_{measures[0]}" if monitor == "last" else monitor
+    sides = {"train": "", "valid": "val_"} if column in history else {"train": ""}
     need = ["epoch", *(prefix + name for name in measures for prefix in sides.values())]
     missing = [name for name in need if name not in history]
     if missing or not len(history):
@@ -89,12 +91,13 @@ def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
 
 
 def _mark_best(ax, history, monitor, name):
-    "A ring on valid's curve where the monitored column is best, and its value above the panel."
-    column = history[monitor]
+    "A ring on valid's curve at the epoch whose weights are kept, and its value above the panel."
+    column = history["epoch" if monitor == "last" else monitor]
     best = history.loc[column.idxmin() if monitor.endswith("loss") else column.idxmax()]
     ax.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
     ax.plot(best["epoch"], best[name], "o", color=INK, markerfacecolor="white", markeredgewidth=1.6, zorder=5)
-    ax.set_title(f"best epoch {best['epoch']:.0f}: {best[name]:.3f}", fontsize=9, loc="left", color=INK)
+    word = "last" if monitor == "last" else "best"
+    ax.set_title(f"{word} epoch {best['epoch']:.0f}: {best[name]:.3f}", fontsize=9, loc="left", color=INK)
 
 
 def _whole_numbers(axis):

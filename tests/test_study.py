@@ -69,14 +69,30 @@ def test_a_run_leaves_all_it_should(root, tmp_path, small):
     assert json.loads((folder / "metrics.json").read_text()) == metrics
 
 
+def test_the_studys_own_network_by_its_recipe(root, tmp_path, small):
+    """Audio at 12.9 frames a second, chunks of 15 s, experts on fixed layers, no epoch chosen."""
+    asked = {"network": "study_cnn", "chunk_seconds": 15, "frames_per_second": 12.9, "epochs": 3,
+             "network_options": {"groups": ["timbre", "dynamics"]}}
+    done = papermill(root, tmp_path / "run", **small | asked)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["training"]["optimizer"] == "adamw" and metrics["training"]["monitor"] == "last"
+    assert metrics["training"]["epochs"] == 3 == len(pd.read_csv(tmp_path / "run" / "history.csv"))
+    assert metrics["n_chunks"]["test"] == 3 * metrics["n_tracks"]["test"]
+    assert metrics["song"]["accuracy"] > 0.3  # chance is 10%
+    assert len(list(Path(small["data_dir"], "values").glob("*.npy"))) == 1
+
+
 @pytest.mark.parametrize("parameters, message", [
+    ({"network": "study_cnn", "chunk_seconds": 5, "frames_per_second": 12.9, "tracks_per_genre": 8}, "at least 128 columns"),
+    ({"training": {"rate": 0.1}}, "expected fields of TrainSpec"),
     ({"epoch": 3}, "did you mean 'epochs'?"),
     ({"epochs": "many"}, "epochs='many' is of type str; expected int"),
     ({"overlap": 1.5}, "overlap=1.5 is out of range"),
     ({"corpus": "no/such/folder"}, "corpus='no/such/folder' does not exist"),
 ])
-def test_bad_parameters_stop_the_run_at_once(root, tmp_path, parameters, message):
-    done = papermill(root, tmp_path / "run", **parameters)
+def test_bad_parameters_stop_the_run_at_once(root, tmp_path, small, parameters, message):
+    done = papermill(root, tmp_path / "run", **{"data_dir": small["data_dir"], **parameters})
     assert done.returncode != 0
     assert message in done.stderr
     assert not (tmp_path / "run" / "metrics.json").exists()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pytest
 from backend_probe import small_store
 
 from genre_study.model import build_network
-from genre_study.train import CHECKPOINT, TrainSpec, load_checkpoint, train
+from genre_study.train import CHECKPOINT, RECIPES, Recorder, TrainSpec, load_checkpoint, train
 
 HERE = Path(__file__).parent
 EVERYTHING = {"batch_size": 16, "learning_rate": 5e-3, "optimizer": "adamw", "weight_decay": 1e-3, "schedule": "one_cycle",
@@ -88,6 +89,36 @@ def checkpoint_epochs(folder):
 @pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
 def test_killed_training_continues_as_if_undisturbed(options, tmp_path):
     killed_and_continued(options, tmp_path, kills=2, seed=0)
+
+
+def test_experts_go_on_after_a_cut_as_if_undisturbed(tmp_path, monkeypatch):
+    """The study's network with its recipe; its fixed layers are computed again, or found, and the epochs go on."""
+    rng = np.random.default_rng(0)
+    high = np.arange(128) > 64
+    frames = {f"track{k}": (rng.normal(0, 1, (140, 128)) + 3 * (k % 3) * high).astype("float16") for k in range(12)}
+    store = SimpleNamespace(frames=lambda name, start=0, stop=None: frames[name][start:stop], unit="relative", silence=0.0,
+                            spec=SimpleNamespace(n_mels=128))
+    chunks = pd.DataFrame([{"track_id": name, "genre": "abc"[k % 3], "start_frame": start, "n_frames": 130,
+                            "split": "train" if k < 9 else "valid"} for k, name in enumerate(frames) for start in (0, 5)])
+    spec = TrainSpec(**RECIPES["study_cnn"] | {"epochs": 6, "batch_size": 6})
+
+    def trained(**options):
+        model = build_network("study_cnn", (128, 130, 1), 3, seed=1, groups=("timbre", "correlation"))
+        history = train(model, store, chunks, spec, progress=False, **options)
+        return history.drop(columns="seconds"), model.get_weights()
+
+    def save_and_fall(recorder):
+        saved(recorder)
+        if len(recorder.rows) == 3:
+            raise KeyboardInterrupt
+
+    expected, saved = trained(), Recorder.save
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Recorder, "save", save_and_fall)
+        trained(run_dir=tmp_path, values_dir=tmp_path / "values")
+    assert checkpoint_epochs(tmp_path) == 3
+    assert same(trained(run_dir=tmp_path, values_dir=tmp_path / "values"), expected)
+    assert len(list((tmp_path / "values").iterdir())) == 1
 
 
 def test_leftover_of_a_kill_while_writing_is_ignored(tmp_path):
