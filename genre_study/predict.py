@@ -11,12 +11,14 @@ import importlib.util
 import io
 import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -79,8 +81,26 @@ class Bundle:
             raise ValueError(f"temperature is {self.temperature!r}; expected a number above 0")
         if self.floor_db is not None and not (np.isfinite(self.floor_db) and self.floor_db > 0):
             raise ValueError(f"floor_db is {self.floor_db!r}; expected dB below the loudest, above 0 (often 80), or None")
+        if self.likeness is not None:
+            _check_likeness(self.likeness)
 
 # %% ../nbs/13_predict.ipynb #1c29b502
+def _check_likeness(likeness):
+    """Refuse what `fit_likeness` did not make: a file may hold anything."""
+    if not isinstance(likeness, dict) or set(likeness) != {"songs", "spread", "limit"}:
+        raise ValueError("likeness has not the parts songs, spread and limit; make it with fit_likeness")
+    try:
+        songs, spread, limit = (np.asarray(likeness[part]) for part in ("songs", "spread", "limit"))
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"likeness is not made of numbers ({error}); make it with fit_likeness") from error
+    if any(part.dtype.kind not in "fi" for part in (songs, spread, limit)):
+        raise ValueError("likeness is not made of numbers; make it with fit_likeness")
+    fits = songs.ndim == 2 and songs.shape[1:] == spread.shape == (48,) and limit.shape == () and 1 <= len(songs) <= 2000
+    if not (fits and all(np.isfinite(part).all() for part in (songs, spread, limit)) and spread.min() > 0 and limit > 0):
+        raise ValueError(f"likeness has songs {songs.shape}, spread {spread.shape} and limit {limit}; expected (1 to 2000, 48), "
+                         "(48,) above 0 and a number above 0: make it with fit_likeness")
+
+# %% ../nbs/13_predict.ipynb #a3fccd63
 def save_bundle(folder, bundle):
     """Write a bundle into a folder, made if it isn't there; `bundle.json` comes last, so half a bundle is none."""
     folder = Path(folder)
@@ -92,8 +112,12 @@ def save_bundle(folder, bundle):
                  temperature=bundle.temperature, likeness=bundle.likeness, trained_on=bundle.trained_on,
                  floor_db=bundle.floor_db)
     draft = folder / f".{mark}.json"
-    draft.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in facts.items())
+    draft.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
     os.replace(draft, folder / "bundle.json")
+
+
+_LARGEST_JSON = 5_000_000
 
 
 def load_bundle(folder):
@@ -113,6 +137,11 @@ def load_bundle(folder):
         If the folder holds no bundle.
     ValueError
         If its description can't be read, or the network is refused by `load_network`.
+
+    Warns
+    -----
+    UserWarning
+        If the likeness is of a kind that is no longer used: the network is opened without one.
     """
     from genre_study.saved import load_network
 
@@ -120,9 +149,15 @@ def load_bundle(folder):
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no bundle.json; make one with save_bundle, or with bundle_of_run from the "
                                 "folder of a finished run")
+    if file.stat().st_size > _LARGEST_JSON:
+        raise ValueError(f"{file} has {file.stat().st_size:,} bytes; expected at most {_LARGEST_JSON:,}")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         facts |= dict(mel=MelSpec.from_dict(facts["mel"]), chunk=ChunkSpec(**facts["chunk"]))
+        if "precision" in (facts.get("likeness") or {}):
+            warnings.warn(f"{file} has a likeness from before songs were compared one by one; it is left out, and no song is "
+                          "called unlike the training music. Make it again with fit_likeness", stacklevel=2)
+            facts["likeness"] = None
         return Bundle(network=load_network(file.with_name("network.keras")), **facts)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is no description of a bundle ({error}); write it again with save_bundle") from error
@@ -223,13 +258,40 @@ def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600):
         return "array", _array_blocks(_as_floats(source), sample_rate, wanted_rate)
     raise TypeError(f"expected a path, bytes, an open file or an array of samples, got {type(source).__name__}")
 
+# %% ../nbs/13_predict.ipynb #72977e5b
+def _at_least(blocks, n_least, n_filled):
+    """(blocks, None); or, of what has fewer than n_least samples, (n_filled samples of it, repeated, and how many it has)."""
+    blocks, begun, n_found = iter(blocks), [], 0
+    for block in blocks:
+        begun.append(block)
+        n_found += len(block)
+        if n_found >= n_least:
+            return itertools.chain(begun, blocks), None
+    if not n_found:
+        return iter(begun), None
+    return iter([np.resize(np.concatenate(begun), n_filled)]), n_found
+
+
+def _samples_of(chunk, sample_rate):
+    """(samples below which a song is too short for a chunk, samples of a chunk)."""
+    return math.ceil((chunk.seconds - chunk.tolerance_s) * sample_rate), math.ceil(chunk.seconds * sample_rate)
+
 # %% ../nbs/13_predict.ipynb #a583e62a
+def _sums(frames, before=None):
+    """Sums over frames (n_frames, n_mels), (3, n_mels): the values, their squares, the squares of the steps from each to the
+    next; `before` is the frame that came before them."""
+    wide = np.asarray(frames, np.float64)
+    joined = wide if before is None else np.concatenate([np.asarray(before, np.float64), wide])
+    return np.stack([wide.sum(axis=0), np.square(wide).sum(axis=0), np.square(np.diff(joined, axis=0)).sum(axis=0)])
+
+
 class _Frames:
     """Frames of one song on disk, (n_frames, n_mels) float16, with the sums that scaling and likeness need."""
 
     def __init__(self, blocks, spec, floor_db=None):
         self.file, self.n_frames, self.spec = tempfile.TemporaryFile(), 0, spec
-        self.sums, self.loudest_db, self.lowest_db = np.zeros((2, spec.n_mels)), SILENCE_DB, SILENCE_DB
+        self.sums, self.loudest_db, self.lowest_db = np.zeros((3, spec.n_mels)), SILENCE_DB, SILENCE_DB
+        self.last = None
         try:
             for block in mel_blocks(blocks, spec):
                 frames = np.ascontiguousarray(power_to_db(block).T, np.float16)
@@ -238,7 +300,7 @@ class _Frames:
                 self.loudest_db = max(self.loudest_db, float(frames.max()))
                 self._add(frames)
             if floor_db is not None and self.loudest_db - floor_db > SILENCE_DB:
-                self.sums[:], self.lowest_db = 0, self.loudest_db - floor_db
+                self.sums[:], self.last, self.lowest_db = 0, None, self.loudest_db - floor_db
                 for start in range(0, self.n_frames, 4096):
                     self._add(self.read(start, min(start + 4096, self.n_frames)))
         except BaseException:
@@ -252,8 +314,8 @@ class _Frames:
         self.file.close()
 
     def _add(self, frames):
-        wide = frames.astype(np.float64)
-        self.sums += wide.sum(axis=0), np.square(wide).sum(axis=0)
+        self.sums += _sums(frames, self.last)
+        self.last = frames[-1:]
 
     def read(self, start, stop):
         """Frames start to stop, float32; beyond the end there is silence. Nothing is lower than the floor."""
@@ -271,7 +333,7 @@ def _spread(mean, mean_square):
 
 def _scale_of(frames, scaling):
     """Shift and gain of a song from its sums, as `genre_study.feed.fit_scaling` has them from its frames."""
-    mean, mean_square = frames.sums / frames.n_frames
+    mean, mean_square = frames.sums[:2] / frames.n_frames
     if scaling == "track":
         mean, mean_square = np.full_like(mean, mean.mean()), np.full_like(mean, mean_square.mean())
     elif scaling != "band":
@@ -304,15 +366,23 @@ _SILENT_DB = -60.0  # a song that is nowhere louder in any band is silent; the r
 
 
 def _shape(sums, n_frames):
-    """Spectrum of a song without its loudness: mean and spread in dB of 16 groups of bands, (32,)."""
-    mean, mean_square = np.asarray(sums) / n_frames
-    parts = [np.array([group.mean() for group in np.array_split(band, 16)]) for band in (mean, _spread(mean, mean_square))]
-    return np.concatenate([parts[0] - parts[0].mean(), parts[1]])
+    """Spectrum of a song without its loudness: mean and spread in dB and memory of 16 groups of bands, (48,)."""
+    mean, mean_square, step = sums[0] / n_frames, sums[1] / n_frames, sums[2] / max(n_frames - 1, 1)
+    spread = _spread(mean, mean_square)
+    groups = [np.array([group.mean() for group in np.array_split(band, 16)]) for band in (mean, spread, spread**2, step)]
+    memory = (groups[2] - groups[3] / 2) / (groups[2] + 1)
+    return np.concatenate([groups[0] - groups[0].mean(), groups[1], memory])
 
 
-def _distances(shapes, centre, precision):
-    apart = np.atleast_2d(shapes) - centre
-    return np.sqrt(np.einsum("ij,jk,ik->i", apart, precision, apart))
+def _distances(shapes, songs):
+    """Distance of shapes (n, 48) to the nearest of songs (m, 48), both in units of the training tracks' spread."""
+    from scipy.spatial.distance import cdist
+
+    return cdist(np.atleast_2d(shapes), songs).min(axis=1)
+
+
+def _likeness_of(shapes, likeness):
+    return _distances(shapes / np.array(likeness["spread"]), np.array(likeness["songs"])) / likeness["limit"]
 
 
 def _store_shapes(store, track_ids, floor_db):
@@ -323,7 +393,7 @@ def _store_shapes(store, track_ids, floor_db):
             frames = frames * floor_db
         elif floor_db is not None:
             frames = np.maximum(frames, frames.max() - floor_db)
-        shapes.append(_shape([frames.sum(axis=0), np.square(frames).sum(axis=0)], len(frames)))
+        shapes.append(_shape(_sums(frames), len(frames)))
     return np.array(shapes)
 
 
@@ -336,27 +406,26 @@ def fit_likeness(store, track_ids, floor_db=None):
         In dB; or in "relative" where floor_db is given, for pictures that reach from the loudest value (1) that many dB
         down (0).
     track_ids : sequence of str
-        The training tracks, at least 20.
+        The training tracks, at least 20. Of more than 2000, some are kept, evenly spaced.
     floor_db : float, optional
         As in the bundle that the likeness is for.
 
     Returns
     -------
     dict
-        `centre` (32), `precision` (32 x 32) and `limit`: plain numbers for `Bundle.likeness`.
+        `songs` (n, 48), `spread` (48) and `limit`: plain numbers for `Bundle.likeness`. A song is the spectrum of a track
+        over the spread, to two decimals; from it no music can be heard or made.
     """
-    from sklearn.covariance import LedoitWolf
-
     if len(track_ids) < 20 or (store.unit != "db" and floor_db is None):
         raise ValueError(f"likeness needs 20 tracks or more in dB (or floor_db); got {len(track_ids)} in {store.unit!r}")
-    shapes, left_out = _store_shapes(store, track_ids, floor_db), []
+    shapes = _store_shapes(store, track_ids[::-(-len(track_ids) // 2000)], floor_db)
+    spread = np.maximum(shapes.std(axis=0), 1e-3).round(4)
+    songs, left_out = (shapes / spread).round(2), []
     for fold in range(10):
-        inside = np.arange(len(shapes)) % 10 != fold
-        fit = LedoitWolf().fit(shapes[inside])
-        left_out.append(_distances(shapes[~inside], fit.location_, fit.precision_))
-    fit = LedoitWolf().fit(shapes)
-    return dict(centre=fit.location_.tolist(), precision=fit.precision_.tolist(),
-                limit=float(np.quantile(np.concatenate(left_out), 0.99)))
+        inside = np.arange(len(songs)) % 10 != fold
+        left_out.append(_distances(songs[~inside], songs[inside]))
+    limit = max(float(np.quantile(np.concatenate(left_out), 0.99)), 1e-3)
+    return dict(songs=songs.tolist(), spread=spread.tolist(), limit=round(limit, 4))
 
 
 def measure_likeness(likeness, store, track_ids, floor_db=None):
@@ -372,29 +441,37 @@ def measure_likeness(likeness, store, track_ids, floor_db=None):
     Returns
     -------
     pandas.Series
-        By track_id; above 1: unlike the training music.
+        By track_id; above 1: unlike the training music, about 0: one of the training tracks.
     """
-    shapes = _store_shapes(store, track_ids, floor_db)
-    distances = _distances(shapes, np.array(likeness["centre"]), np.array(likeness["precision"]))
-    return pd.Series(distances / likeness["limit"], index=list(track_ids), name="likeness")
+    ratios = _likeness_of(_store_shapes(store, track_ids, floor_db), likeness)
+    return pd.Series(ratios, index=list(track_ids), name="likeness")
 
 # %% ../nbs/13_predict.ipynb #e2d5cd54
-def _doubts(frames, bundle):
+_ENOUGH_S = 3.0  # of music, for a vector that is as sure as the network has it
+
+
+def _kept_of_length(duration_s, chunk):
+    """Share of the network's vector that is kept for a song of this length."""
+    return float(min(1.0, np.sqrt(duration_s / min(_ENOUGH_S, chunk.seconds))))
+
+
+def _is_short(duration_s, chunk):
+    return duration_s < chunk.seconds - chunk.tolerance_s
+
+
+def _doubts(frames, bundle, duration_s):
     """(share of the network's vector that is kept, reasons in words, distance over its limit or NaN)."""
     reasons, kept, ratio = [], 1.0, float("nan")
-    duration_s = frames.n_frames / bundle.mel.frames_per_second
     if frames.loudest_db < _SILENT_DB:
         return 0.0, ["silent"], ratio
-    if duration_s < bundle.chunk.seconds - bundle.chunk.tolerance_s:
-        reasons.append(f"shorter than one chunk of {bundle.chunk.seconds:g} s, the rest taken as silence")
-        kept = duration_s / bundle.chunk.seconds
+    if _is_short(duration_s, bundle.chunk):
+        reasons.append(f"shorter than one chunk of {bundle.chunk.seconds:g} s, so it was repeated")
+        kept = _kept_of_length(duration_s, bundle.chunk)
     if bundle.likeness is not None:
-        known = bundle.likeness
-        distance = _distances(_shape(frames.sums, frames.n_frames), np.array(known["centre"]), np.array(known["precision"]))
-        ratio = float(distance[0] / known["limit"])
+        ratio = float(_likeness_of(_shape(frames.sums, frames.n_frames), bundle.likeness)[0])
         if ratio > 1:
             reasons.append(f"unlike the music it was trained on: {ratio:.1f} times the usual distance")
-            kept = min(kept, 1 / ratio)
+            kept = min(kept, ratio**-8)
     return kept, reasons, ratio
 
 
@@ -499,9 +576,10 @@ def _plot_prediction(song, figure):
     top.imshow(song.overview, origin="lower", aspect="auto", cmap="magma", extent=extent)
     top.set(ylabel="mel band", title=song.name, xticks=[])
     shares = song.timeline[genres].to_numpy().T
-    edges = np.append(song.timeline["start_s"].to_numpy(), song.timeline["start_s"].iloc[-1] + song.chunk_s)
+    starts = song.timeline["start_s"].to_numpy()
+    edges = np.append(starts, min(starts[-1] + song.chunk_s, song.duration_s))
     bottom.pcolormesh(edges, np.arange(len(genres) + 1) - 0.5, shares, cmap="Greys", vmin=0, vmax=1)
-    bottom.set(xlabel="time, s", yticks=range(len(genres)), yticklabels=genres, xlim=(0, max(song.duration_s, edges[-1])))
+    bottom.set(xlabel="time, s", yticks=range(len(genres)), yticklabels=genres, xlim=(0, song.duration_s))
     top.set_xlim(bottom.get_xlim())
     bottom.invert_yaxis()
     bars.barh(range(len(genres)), [song.vector[genre] for genre in genres], color="0.3")
@@ -512,9 +590,9 @@ def _plot_prediction(song, figure):
     return figure
 
 
-def _overview(frames, columns=800):
-    """Mean of the frames in up to `columns` stretches, (n_mels, n)."""
-    edges = np.linspace(0, frames.n_frames, min(columns, frames.n_frames) + 1).astype(int)
+def _overview(frames, n_frames, columns=800):
+    """Mean of the first frames in up to `columns` stretches, (n_mels, n)."""
+    edges = np.linspace(0, n_frames, min(columns, n_frames) + 1).astype(int)
     return np.array([frames.read(start, min(stop, start + 64)).mean(axis=0) for start, stop in itertools.pairwise(edges)]).T
 
 # %% ../nbs/13_predict.ipynb #7547d866
@@ -559,6 +637,11 @@ def predict_song(source, model=None, sample_rate=None, progress=False, max_durat
     ValueError, TypeError
         If the source is no audio, or there is no network.
 
+    Notes
+    -----
+    A song that is shorter than a chunk is repeated until it fills one, and `reasons` says so. (`predict_chunks`, which the
+    study evaluates with, fills up with silence, as training does.)
+
     Examples
     --------
     >>> predict_song("song.mp3", "runs/reproduce").top  # doctest: +SKIP
@@ -566,17 +649,20 @@ def predict_song(source, model=None, sample_rate=None, progress=False, max_durat
     """
     bundle = _bundle(model)
     name, blocks = _open_source(source, sample_rate, bundle.mel.sample_rate, max_duration_s)
+    rate, fps = bundle.mel.sample_rate, bundle.mel.frames_per_second
+    blocks, n_samples = _at_least(blocks, *_samples_of(bundle.chunk, rate))
     with _Frames(blocks, bundle.mel, bundle.floor_db) as frames:
+        duration_s = frames.n_frames / fps if n_samples is None else n_samples / rate
         timeline = _predict_frames(frames, bundle, progress)
-        kept, reasons, ratio = _doubts(frames, bundle)
-        overview = _overview(frames)
+        kept, reasons, ratio = _doubts(frames, bundle, duration_s)
+        overview = _overview(frames, min(frames.n_frames, math.floor(duration_s * fps) + 1))
     vector = _calibrated(timeline[list(bundle.genres)].astype(float).mean(), bundle.temperature)
     vector = kept * vector + (1 - kept) / len(vector)
     keep = (source, sample_rate) if isinstance(source, (list, np.ndarray)) else source
     return Prediction(
         vector={genre: float(share) for genre, share in (vector / vector.sum()).items()}, timeline=timeline,
         doubt=_entropy(vector / vector.sum()), reasons=reasons, likeness=ratio, name=name,
-        duration_s=frames.n_frames / bundle.mel.frames_per_second, trained_on=bundle.trained_on,
+        duration_s=duration_s, trained_on=bundle.trained_on,
         chunk_s=bundle.chunk.seconds, overview=overview, source=keep)
 
 # %% ../nbs/13_predict.ipynb #a1f2f7a4
@@ -754,7 +840,7 @@ def export_waveform_model(bundle, file, seconds=30.0, batch_size=1):
     file : str or path
         Name of the file, ending in .keras, or in .onnx (that needs PyTorch, onnx and onnxscript).
     seconds : float
-        Length of the clips it will take, at least one chunk. A clip must have exactly this length.
+        Length of the clips it will take. A clip must have exactly this length.
     batch_size : int
         Clips at a time, for .onnx; a .keras file takes any number.
 
@@ -767,7 +853,7 @@ def export_waveform_model(bundle, file, seconds=30.0, batch_size=1):
     Raises
     ------
     ValueError
-        If the file does not end in .keras or .onnx, or the clips are shorter than a chunk.
+        If the file does not end in .keras or .onnx, or the clips have no length.
     ModuleNotFoundError, RuntimeError
         If an ONNX file can't be written.
     """
@@ -777,10 +863,13 @@ def export_waveform_model(bundle, file, seconds=30.0, batch_size=1):
     bundle, file = _bundle(bundle), Path(file)
     if file.suffix not in (".keras", ".onnx"):
         raise ValueError(f"file is {file.name!r}; expected a name that ends in .keras or .onnx")
-    if not seconds >= bundle.chunk.seconds:
-        raise ValueError(f"seconds is {seconds!r}; expected one chunk ({bundle.chunk.seconds:g} s) or more")
-    waveforms = keras.Input((round(seconds * bundle.mel.sample_rate),), name="waveform")
-    decibels = _log_mel_ops(waveforms, bundle.mel)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"seconds is {seconds!r}; expected the length of a clip, above 0")
+    n_samples = max(1, round(seconds * bundle.mel.sample_rate))
+    n_least, n_filled = _samples_of(bundle.chunk, bundle.mel.sample_rate)
+    waveforms = keras.Input((n_samples,), name="waveform")
+    whole = waveforms if n_samples >= n_least else ops.concatenate([waveforms] * -(-n_filled // n_samples), axis=1)[:, :n_filled]
+    decibels = _log_mel_ops(whole, bundle.mel)
     song = pd.DataFrame({"track_id": ["song"], "n_frames": [int(decibels.shape[1])]})
     chunks = chunk_table(song, bundle.chunk, bundle.mel.frames_per_second)
     starts, length = chunks["start_frame"].tolist(), int(chunks["n_frames"].iloc[0])
@@ -793,6 +882,10 @@ def export_waveform_model(bundle, file, seconds=30.0, batch_size=1):
     cuts = ops.expand_dims(ops.transpose(ops.reshape(cuts, (-1, length, bundle.mel.n_mels)), (0, 2, 1)), -1)
     shares = ops.reshape(bundle.network(cuts), (-1, len(starts), len(bundle.genres)))
     logits = ops.log(ops.maximum(ops.mean(shares, axis=1), 1e-12))
-    model = keras.Model(waveforms, ops.softmax(ops.divide(logits, bundle.temperature)), name="genres")
+    vectors = ops.softmax(ops.divide(logits, bundle.temperature))
+    if n_samples < n_least:
+        kept = _kept_of_length(n_samples / bundle.mel.sample_rate, bundle.chunk)
+        vectors = ops.add(ops.multiply(vectors, kept), (1 - kept) / len(bundle.genres))
+    model = keras.Model(waveforms, vectors, name="genres")
     model.save(file) if file.suffix == ".keras" else _write_onnx(model, file, batch_size)
     return model
