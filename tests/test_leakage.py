@@ -66,8 +66,8 @@ def test_leakage_study_reads_run_folders(root, corpus, tmp_path):
     both = [metrics[name]["chunk"] for name in ("track-0", "track-1")]
     pooled = sum(each["accuracy"] * each["n"] for each in both) / sum(each["n"] for each in both)
     assert found["track"]["chunk"]["accuracy"] == pytest.approx(pooled) and found["track"]["seeds"] == [0, 1]
-    assert report["neighbours"]["chunk"]["overlap_in_train"] > 0.8
-    assert report["neighbours"]["track"]["track_in_train"] == 0
+    assert report["neighbours"]["5_s"]["chunk"]["overlap_in_train"] > 0.8
+    assert report["neighbours"]["5_s"]["track"]["track_in_train"] == 0
     for pair in report["paired_with_chunk"]["quick_cnn"].values():
         low, high = pair["chunk"]["difference_ci95"]
         assert 0 < low < pair["chunk"]["difference"] < high and pair["n_chunks"] > 20
