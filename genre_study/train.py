@@ -468,8 +468,8 @@ def fixed_values(model, store, chunks, scaling="track", batch_size=32, folder=No
 def _values_key(fixed, store, chunks, scaling):
     "A name made of the fixed layers, the spectrograms, the places of the chunks and the scaling."
     layers = fixed.to_json()
-    for place, layer in enumerate(fixed.layers):  # the names of layers are numbered through the whole process
-        layers = layers.replace(f'"{layer.name}"', f'"{place}"')
+    for place, operation in enumerate(fixed.operations):  # their names are numbered through the whole process
+        layers = layers.replace(f'"{operation.name}"', f'"{place}"')
     key = hashlib.sha256(layers.encode())
     for weights in fixed.get_weights():
         key.update(np.ascontiguousarray(weights))
