@@ -978,7 +978,7 @@ def compare_levels(out, name, seed=0):
         One row a level with a finished run, in the grid's order: label, n_runs (seeds), accuracy, low, high (95%
         bootstrap over songs), difference, difference_low, difference_high (NaN for the level compared to, and where
         that one has no run), verdict ("better", "worse", "no difference shown", "compared to", ""), seconds (training,
-        mean over runs; NaN where the study does not write it).
+        median over runs; NaN where the study does not write it).
     """
     from genre_study.evaluate import accuracy_gap, pooled_accuracy
 
@@ -1017,4 +1017,4 @@ def _level_row(label, level, pooled, gap):
     return {"label": label, "n_runs": len(level), "accuracy": pooled["accuracy"], "low": pooled["accuracy_ci95"][0],
             "high": pooled["accuracy_ci95"][1], "difference": gap["difference"] if gap else math.nan,
             "difference_low": low, "difference_high": high, "verdict": "compared to" if level["compared_to"].any() else verdict,
-            "seconds": level["seconds.training"].mean() if "seconds.training" in level else math.nan}
+            "seconds": level["seconds.training"].median() if "seconds.training" in level else math.nan}
