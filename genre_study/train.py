@@ -452,7 +452,7 @@ def fixed_values(model, store, chunks, scaling="track", batch_size=32, folder=No
     fixed = keras.Model(model.input, model.get_layer("descriptors").output, name="fixed")
     file = None if folder is None else Path(folder) / f"{_values_key(fixed, store, chunks, scaling)}.npy"
     if file and file.exists():
-        return np.load(file)
+        return np.load(file, allow_pickle=False)
     feed = ChunkFeed(store, chunks, sorted(set(chunks["genre"])), batch_size, shuffle=False, scaling=scaling)
     batches = [np.asarray(keras.ops.convert_to_numpy(fixed.predict_on_batch(feed.whole_batch(k)[0]))) for k in range(len(feed))]
     values = np.concatenate(batches)[: len(chunks)]
