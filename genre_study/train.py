@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -143,15 +143,22 @@ def compile_model(model, spec, steps_per_epoch):
 CHECKPOINT = "checkpoint.npz"
 
 
-def save_checkpoint(file, facts, **arrays):
-    "Write lists of arrays and a dict of plain facts to `file`, whole or not at all."
-    named = {f"{name}.{place}": array for name, group in arrays.items() for place, array in enumerate(group)}
+@contextmanager
+def _whole(file):
+    "A stream into a draft that takes the place of `file` at the end; after an error or a kill `file` is as it was."
     part = Path(f"{file}.{os.getpid()}.part")
     with open(part, "wb") as stream:
-        np.savez(stream, facts=np.array(json.dumps(facts)), **named)
+        yield stream
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, file)
+
+
+def save_checkpoint(file, facts, **arrays):
+    "Write lists of arrays and a dict of plain facts to `file`, whole or not at all."
+    named = {f"{name}.{place}": array for name, group in arrays.items() for place, array in enumerate(group)}
+    with _whole(file) as stream:
+        np.savez(stream, facts=np.array(json.dumps(facts)), **named)
 
 
 def load_checkpoint(file):
@@ -458,10 +465,8 @@ def fixed_values(model, store, chunks, scaling="track", batch_size=32, folder=No
     values = np.concatenate(batches)[: len(chunks)]
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        with open(part, "wb") as stream:
+        with _whole(file) as stream:
             np.save(stream, values)
-        os.replace(part, file)
     return values
 
 
