@@ -431,7 +431,7 @@ def _execute(job):
             papermill.execute_notebook(
                 _unbraced(source), _unbraced(running), parameters={**job["given"], "run_dir": job["folder"]},
                 kernel_name="python3", language="python", cwd=job["cwd"], progress_bar=False, log_output=True,
-                kernel_manager_class=_kernel_manager(job["lock"]))
+                kernel_manager_class=_kernel_manager(job["lock"], Path(scratch) / "kernel.json"))
         except BaseException:
             if running.exists():
                 os.replace(running, folder / f"{name}.failed.ipynb")
@@ -453,11 +453,19 @@ def _settle(running, target, name):
     os.replace(running, target)
 
 
-def _kernel_manager(lock):
-    """jupyter_client's manager, with a kernel that inherits the lock of its run."""
+def _kernel_manager(lock, connection_file):
+    """jupyter_client's manager, with a kernel that inherits the lock of its run and is spoken to over Unix sockets.
+
+    Over TCP, jupyter_client looks for free ports and lets them go before the kernel takes them; of many kernels that
+    start at once, two now and then get the same port and one of them dies.
+    """
     from jupyter_client import AsyncKernelManager
 
     class LockedKernelManager(AsyncKernelManager):
+        def __init__(self, **options):
+            short = len(os.fsencode(connection_file)) < 100  # the path of a socket may have 103 bytes
+            super().__init__(connection_file=str(connection_file), transport="ipc" if short else "tcp", **options)
+
         async def _async_start_kernel(self, **options):
             await super()._async_start_kernel(**options, pass_fds=[lock])
 

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,12 +21,14 @@ CELLS = ["# # Toy\n# counts slowly, as a training would",
          """
 import json, os, time
 from pathlib import Path
+from ipykernel.connect import get_connection_info
 run_dir = Path(run_dir)
 with open(run_dir / "pids.txt", "a") as file: file.write(f"{os.getpid()}\\n")
 if mode == "hog": hog = bytearray(600 << 20); time.sleep(60)  # it is ended long before
 if mode == "fill": (run_dir / "big").write_bytes(bytes(64 << 20))
 if mode == "die": os.kill(os.getpid(), 9)
-threads = os.environ["OMP_NUM_THREADS"]""",
+threads = os.environ["OMP_NUM_THREADS"]
+transport = get_connection_info(unpack=True)["transport"]""",
          """
 done = run_dir / "steps.txt"                 # continues where it was, as training does
 start = int(done.read_text() or 0) if done.exists() else 0
@@ -35,7 +38,8 @@ for step in range(start, steps):
     os.replace(f"{done}.part", done)
 if mode == "slow": time.sleep(600)""",
          """
-metrics = {"song": {"accuracy": rate / (seed + 1), "accuracy_ci95": [0.0, 1.0]}, "threads": threads, "steps": steps,
+metrics = {"song": {"accuracy": rate / (seed + 1), "accuracy_ci95": [0.0, 1.0]}, "threads": threads,
+           "transport": transport, "steps": steps,
            "parameters": {"rate": rate, "text": text, "steps": steps, "seed": seed, "data": data, "mode": mode}}
 Path(run_dir / "metrics.part").write_text(json.dumps(metrics))
 os.replace(run_dir / "metrics.part", run_dir / "metrics.json")""",
@@ -123,6 +127,17 @@ def test_states_of_runs(study, tmp_path):
     executed = (Path(table.loc["good", "folder"]) / "toy.ipynb").read_text()
     assert json.loads(executed)["metadata"]["papermill"]["output_path"] == "toy.ipynb"
     assert "mode == 'slow'" not in (Path(table.loc["good", "folder"]) / "log.txt").read_text()
+
+
+def test_kernels_take_no_port_that_another_could_take(study, tmp_path, monkeypatch):
+    grid = {"base": {"steps": 0}, "seeds": [0, 1]}
+    assert run_grid(grid, study, tmp_path / "runs", workers=2, progress=False)["state"].tolist() == ["finished"] * 2
+    assert [run["transport"] for run in metrics_of(tmp_path / "runs").values()] == ["ipc", "ipc"]
+    deep = tmp_path / ("a folder whose name is too long for the address of a Unix socket" * 2)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert run_grid({**grid, "seeds": [0]}, study, tmp_path / "deep", progress=False)["state"].tolist() == ["finished"]
+    assert [run["transport"] for run in metrics_of(tmp_path / "deep").values()] == ["tcp"]
 
 
 def test_results_of_other_parameters_are_moved_aside(study, tmp_path):
