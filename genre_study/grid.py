@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .files import write_whole
+
 # %% ../nbs/14_grid.ipynb #f87f711b
 def study_parameters(study):
     """The parameters of a study notebook and their defaults.
@@ -357,12 +359,6 @@ def _read_json(path):
         return None
 
 
-def _write_json(path, content):
-    """Write a JSON file in one step, so that no reader sees half of it."""
-    part = Path(f"{path}.part-{os.getpid()}-{threading.get_ident()}")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(part, path)
-
 # %% ../nbs/14_grid.ipynb #6b3023c7
 @contextlib.contextmanager
 def _locked(path):
@@ -585,10 +581,10 @@ def _clear(folder, job):
         for path in folder.iterdir():
             if path.name != ".lock":
                 shutil.move(path, aside / path.name)
-    for unfinished in [folder / f"{job['name']}.ipynb", folder / "metrics.json", *folder.glob("run.json.part-*")]:
+    for unfinished in [folder / f"{job['name']}.ipynb", folder / "metrics.json", *folder.glob(".*.part.*")]:
         unfinished.unlink(missing_ok=True)
     run = {name: job[name] for name in ("key", "name", "study_sha256", "given")}
-    _write_json(folder / "run.json", {**run, "run_dir": job["folder"]})
+    write_whole(folder / "run.json", json.dumps({**run, "run_dir": job["folder"]}, indent=1, sort_keys=True))
 
 
 def _run_in_process(job, stop):
@@ -682,7 +678,8 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
     jobs = _jobs(points, read["name"], study, out, threads, memory_gb, min_free_gb)
     Path(out).mkdir(parents=True, exist_ok=True)
     asked = points.drop(columns="given").to_dict("records")
-    _write_json(Path(out) / f"{read['name']}.grid.json", {"question": read["question"], "points": asked})
+    about = {"question": read["question"], "points": asked}
+    write_whole(Path(out) / f"{read['name']}.grid.json", json.dumps(about, indent=1, sort_keys=True))
     rows = _run_here(jobs, at_once, progress) if client is None else _run_on_cluster(jobs, client, progress)
     folders = pd.DataFrame({"key": points["key"], "folder": [str(Path(out) / key) for key in points["key"]]})
     table = points.drop(columns="given").merge(pd.DataFrame(rows), on="key").merge(folders, on="key")

@@ -8,16 +8,16 @@ __all__ = ['GENRES', 'SAMPLE_RATE', 'STYLES', 'NEIGHBOURS', 'Song', 'compose', '
 # %% ../nbs/01_minicorpus.ipynb #15cb209d
 import itertools
 import json
-import os
 import struct
 import tempfile
-import uuid
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from .files import whole_file, write_whole
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 SAMPLE_RATE = 22_050
@@ -689,21 +689,12 @@ def render_song(song):
     return np.rint(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 # %% ../nbs/01_minicorpus.ipynb #5fa13dcb
-def _write_whole(path, write):
-    """Let `write` fill a file beside `path`, then move it into place: no one ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write_track(song, path):
     import soundfile
 
     waveform = render_song(song)
-    _write_whole(path, lambda name: soundfile.write(name, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV"))
+    with whole_file(path) as draft:
+        soundfile.write(draft, waveform, SAMPLE_RATE, subtype="PCM_16")
 
 
 def _is_whole(path, n_samples):
@@ -734,7 +725,7 @@ def _claim_folder(folder, seconds, seed, tracks_per_genre):
         raise ValueError(f"{folder} is not empty and holds no mini-corpus; choose a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(wanted | {"tracks_per_genre": int(tracks_per_genre)}, indent=1) + "\n"
-    _write_whole(note, lambda name: name.write_text(text))
+    write_whole(note, text)
     return tracks_per_genre
 
 # %% ../nbs/01_minicorpus.ipynb #232df94c
@@ -777,7 +768,7 @@ def render_minicorpus(folder, tracks_per_genre, seconds=30.0, seed=0, progress=F
     folder = Path(folder)
     listed = _claim_folder(folder, seconds, seed, tracks_per_genre)
     tracks = _render_tracks(folder, listed, tracks_per_genre, seconds, seed, progress)
-    _write_whole(folder / "tracks.csv", lambda name: tracks.drop(columns="index").to_csv(name, index=False))
+    write_whole(folder / "tracks.csv", tracks.drop(columns="index").to_csv(index=False))
     asked = tracks[tracks["index"] < tracks_per_genre].drop(columns="index").reset_index(drop=True)
     return asked.assign(path=[str(folder / path) for path in asked["path"]])
 

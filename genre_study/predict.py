@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from .chunk import ChunkSpec, chunk_table
+from .files import whole_file, write_whole
 from .mel import SILENCE_DB, AudioError, MelSpec, audio_blocks, mel_blocks, power_to_db
 
 # %% ../nbs/13_predict.ipynb #bd768dec
@@ -105,16 +105,13 @@ def save_bundle(folder, bundle):
     """Write a bundle into a folder, made if it isn't there; `bundle.json` comes last, so half a bundle is none."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    bundle.network.save(folder / f".{mark}.keras")
-    os.replace(folder / f".{mark}.keras", folder / "network.keras")
+    with whole_file(folder / "network.keras") as draft:
+        bundle.network.save(draft)
     facts = dict(genres=list(bundle.genres), mel=bundle.mel.to_dict(), chunk=asdict(bundle.chunk), scaling=bundle.scaling,
                  temperature=bundle.temperature, likeness=bundle.likeness, trained_on=bundle.trained_on,
                  floor_db=bundle.floor_db)
-    draft = folder / f".{mark}.json"
     lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in facts.items())
-    draft.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
-    os.replace(draft, folder / "bundle.json")
+    write_whole(folder / "bundle.json", "{" + ",\n".join(lines) + "}\n")
 
 
 _LARGEST_JSON = 5_000_000
@@ -718,9 +715,8 @@ def _read_table(out):
 
 
 def _write_table(table, out):
-    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")
-    table.to_parquet(draft, index=False) if out.suffix == ".parquet" else table.to_csv(draft, index=False)
-    os.replace(draft, out)
+    with whole_file(out) as draft:
+        table.to_parquet(draft, index=False) if out.suffix == ".parquet" else table.to_csv(draft, index=False)
 
 
 def _problem(error):
@@ -745,7 +741,7 @@ def predict_folder(folder, out, model=None, progress=True):
     Parameters
     ----------
     folder : str or path
-        Searched with all folders inside it.
+        Searched with all folders inside it; what is hidden (a name that begins with a dot) is left out.
     out : str or path
         Table to write, .csv or .parquet. Files that are in it already, with the same size, are not predicted again.
     model : Bundle, str or path, optional
@@ -766,7 +762,8 @@ def predict_folder(folder, out, model=None, progress=True):
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"out is {out.name!r}; expected a name that ends in .csv or .parquet")
     bundle = _bundle(model)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _AUDIO and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _AUDIO and path.is_file()
+                   and not any(name.startswith(".") for name in path.relative_to(folder).parts))
     known = _read_table(out)
     rows = {(row["path"], row["size_bytes"]): row for row in known.to_dict("records")}
     keys = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]

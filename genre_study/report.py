@@ -7,11 +7,13 @@ __all__ = ['clean_html', 'fill', 'build_site']
 
 # %% ../nbs/15_report.ipynb #d4fcc5ed
 import base64
+import copy
 import hashlib
 import html
 import json
 import os
 import re
+import warnings
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -33,7 +35,7 @@ def _allowed(tag, name, value):
     plain = name in ("class", "id", "title", "colspan", "rowspan", "scope", "start", "alt", "width", "height")
     return special.get((tag, name), plain)
 
-
+# %% ../nbs/15_report.ipynb #ef2c68dd
 def clean_html(text):
     """HTML with everything taken out that could run, load or imitate: scripts, styles, forms, frames, event handlers.
 
@@ -82,7 +84,7 @@ def _prose(source, attachments=None):
     renderer = Renderer(escape=False, attachments=attachments or {}, anchor_link_text="¶")
     return clean_html(MarkdownWithMath(renderer=renderer).render(source))
 
-
+# %% ../nbs/15_report.ipynb #292eb316
 def _draw_formulas(soup):
     """Replace LaTeX by MathML; what can't be read stays as code."""
     from bs4 import BeautifulSoup
@@ -98,48 +100,81 @@ def _draw_formulas(soup):
         element.clear()
         element.append(BeautifulSoup(drawn, "html.parser"))
 
-# %% ../nbs/15_report.ipynb #292eb316
-def _view(notebook, kind, module):
-    """A copy of a notebook whose cells say how they are shown."""
-    import copy
+# %% ../nbs/15_report.ipynb #a9299b3c
+def _shown_as(cell, kind, module, injected):
+    """How a cell is shown: whether it is hidden, its frame and label, and the name of its fold ("" for open)."""
+    tags = cell.metadata.get("tags", [])
+    marks = [line.strip() for line in cell.source.splitlines() if line.startswith("#|")]
+    view = {"hidden": bool({"#| hide", "#| hide_input"} & set(marks)), "folded": "Code" if kind == "report" else ""}
+    if any(mark.startswith("#| export") for mark in marks):
+        view.update(kind="export", label=f"in genre_study.{module}")
+    if "injected-parameters" in tags:
+        view.update(kind="parameters", label="Set for this run", folded="")
+    elif "parameters" in tags:
+        view.update(kind="parameters", label="Parameters", folded="Parameters" if injected else "")
+    return view
 
+# %% ../nbs/15_report.ipynb #1ecf6913
+def _strip_code(cell):
+    """Take nbdev's directives out of a code cell, and what is hidden out of its outputs."""
     from nbconvert.filters import strip_ansi
 
+    lines = cell.source.splitlines()
+    hidden = any(line.strip() == "#| hide" for line in lines)
+    cell.source = "\n".join(line for line in lines if not line.startswith("#|")).strip("\n")
+    cell.outputs = [output for output in cell.outputs if not hidden or output.output_type == "error"]
+    for output in cell.outputs:
+        if output.output_type == "error":
+            output.evalue = strip_ansi(output.evalue)
+
+
+def _view(notebook, kind, module):
+    """A copy of a notebook whose cells say how they are shown."""
     shown = copy.deepcopy(notebook)
+    injected = any("injected-parameters" in cell.metadata.get("tags", []) for cell in shown.cells)
     for number, cell in enumerate(shown.cells, 1):
-        tags = cell.metadata.get("tags", [])
-        first = [line.strip() for line in cell.source.splitlines() if line.startswith("#|")]
-        view = {"id": f"cell-{number}", "hidden": any(line in ("#| hide", "#| hide_input") for line in first),
-                "folded": "Code" if kind == "report" and not {"parameters", "injected-parameters"} & set(tags) else ""}
-        if any(line.startswith("#| export") for line in first):
-            view.update(kind="export", label=f"in genre_study.{module}")
-        if {"parameters", "injected-parameters"} & set(tags):
-            view.update(kind="parameters", label="Set for this run" if "injected-parameters" in tags else "Parameters")
-            view["folded"] = view["label"] if "injected-parameters" not in tags and any(
-                "injected-parameters" in other.metadata.get("tags", []) for other in shown.cells) else ""
-        cell.metadata["view"] = view
+        cell.metadata["view"] = {"id": f"cell-{number}", **_shown_as(cell, kind, module, injected)}
         if cell.cell_type == "code":
-            cell.source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|")).strip("\n")
-            if "#| hide" in first:
-                cell.outputs = [output for output in cell.outputs if output.output_type == "error"]
-            for output in cell.outputs:
-                if output.output_type == "error":
-                    output.evalue = strip_ansi(output.evalue)
+            _strip_code(cell)
     shown.cells = [cell for cell in shown.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
                    and (cell.cell_type == "markdown" or cell.source or cell.outputs)]
     return shown
 
-
+# %% ../nbs/15_report.ipynb #715d9976
 def _screen(text):
     """What a terminal would show: a progress bar's earlier states are overwritten."""
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")).strip("\n")
 
 # %% ../nbs/15_report.ipynb #9503d4c6
+def _coloured(source, link=None):
+    """Python code in colours; `link(name, called)` gives the address of a name's documentation, or None."""
+    from nbconvert.filters import Highlight2HTML
+
+    def slim(match):
+        kind, text = match[1], match[2]
+        called = match.string[match.end():].startswith(('<span class="p">(', "("))
+        href = link(text, called) if link and kind in ("n", "nf", "nc") else None
+        text = f'<a href="{href}">{text}</a>' if href else text
+        return f'<span class="{kind}">{text}</span>' if kind in ("nf", "nc") else text  # no other kind has a colour
+
+    lexer = "pycon" if source.lstrip().startswith(">>>") else "ipython3"
+    marked = Highlight2HTML(pygments_lexer=lexer)(source)
+    return re.sub(r'<span class="(n|nf|nc|nn|nx|p|w|o|go)">([^<]*)</span>', slim, marked).replace("<span></span>", "")
+
+# %% ../nbs/15_report.ipynb #66ac3b9f
 def _data(name):
     """A text file that the package ships."""
     return resources.files("genre_study").joinpath("data", name).read_text(encoding="utf-8")
 
 
+def _filled(template, **values):
+    """A template of the package with its values, which are escaped unless they are marked as HTML."""
+    from jinja2 import Environment
+
+    frame = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_data(template))
+    return frame.render(values) + "\n"
+
+# %% ../nbs/15_report.ipynb #a7235a79
 def _render(notebook, pictures, code):
     """The cells of a notebook as HTML.
 
@@ -161,96 +196,6 @@ def _render(notebook, pictures, code):
     for name, function in filters.items():
         exporter.register_filter(name, function)
     return exporter.from_notebook_node(notebook)[0]
-
-
-def _coloured(source, link=None):
-    """Python code in colours; `link(name, called)` gives the address of a name's documentation, or None."""
-    from nbconvert.filters import Highlight2HTML
-
-    def slim(match):
-        kind, text = match[1], match[2]
-        called = match.string[match.end():].startswith(('<span class="p">(', "("))
-        href = link(text, called) if link and kind in ("n", "nf", "nc") else None
-        text = f'<a href="{href}">{text}</a>' if href else text
-        return f'<span class="{kind}">{text}</span>' if kind in ("nf", "nc") else text  # no other kind has a colour
-
-    lexer = "pycon" if source.lstrip().startswith(">>>") else "ipython3"
-    marked = Highlight2HTML(pygments_lexer=lexer)(source)
-    return re.sub(r'<span class="(n|nf|nc|nn|nx|p|w|o|go)">([^<]*)</span>', slim, marked).replace("<span></span>", "")
-
-# %% ../nbs/15_report.ipynb #66ac3b9f
-def _finish(body, page, site):
-    """A body with tables, pictures, formulas and links made ready: HTML, headings, entries for the search."""
-    from bs4 import BeautifulSoup
-
-    soup = BeautifulSoup(body, "html.parser")
-    _draw_formulas(soup)
-    heading = page["title"]
-    for element in soup.find_all(["h1", "h2", "h3", "h4", "table", "img", "a", "code"]):
-        if element.name in ("h1", "h2", "h3", "h4"):
-            heading = _heading(element)
-        elif element.name == "table":
-            element.wrap(soup.new_tag("div", attrs={"class": "table"}))
-            element.attrs.pop("border", None)
-        elif element.name == "img":
-            _picture(element, heading, page, site, soup)
-        elif element.name == "a":
-            _link(element, page, site)
-        elif not element.find_parent(["pre", "a", "h1", "h2"]) and not element.find():
-            match = re.fullmatch(r"(?:genre_study\.)?(?:(\w+)\.)?(\w+)(\(.*\))?", element.get_text(), re.S)
-            href = match and site.documentation(page, match[2], match[1], bool(match[3] or match[1]))
-            if href:
-                element.wrap(soup.new_tag("a", href=href))
-    contents = [(int(element.name[1]), element["id"], _heading(element)) for element in soup.find_all(["h2", "h3"])
-                if element.get("id")]
-    return str(soup), contents, _entries(soup, page)
-
-
-def _heading(element):
-    """The words of a heading."""
-    return element.get_text().rstrip("¶").strip()
-
-
-def _entries(soup, page):
-    """A page cut at its headings: what the search looks through."""
-    entries = []
-    for element in soup.find_all(["h1", "h2", "h3", "p", "li", "td", "dd", "dt"]):
-        if element.name in ("h1", "h2", "h3"):
-            anchor = f"#{element['id']}" if element.get("id") and element.name != "h1" else ""
-            entries.append({"u": quote(page["href"]) + anchor, "t": _heading(element), "p": page["title"],
-                            "k": page["kind"], "b": ""})
-        elif entries and not element.find_parent(["p", "li", "td", "dd", "dt"]) and len(entries[-1]["b"]) < 1500:
-            entries[-1]["b"] = f"{entries[-1]['b']} {' '.join(element.get_text().split())}".strip()
-    return entries
-
-
-def _picture(element, heading, page, site, soup):
-    """Frame a picture and describe it; say so where the file is missing."""
-    element["alt"] = element.get("alt") or f"Picture: {heading}"
-    address = element.get("src", "")
-    if not address.startswith("data:") and (site.out / page["href"]).parent / address not in site.written:
-        source = page["folder"] / unquote(address)
-        if not address or not source.is_file():
-            element.name, element.attrs = "span", {"class": "absent", "title": "The picture is not in this copy"}
-            element.string = "picture not here"
-            return
-        element["src"] = site.relative(source, page)
-    element.wrap(soup.new_tag("figure"))
-
-# %% ../nbs/15_report.ipynb #df97c7e9
-def _link(element, page, site):
-    """Lead a link to a page of the site, to a file that is here, or nowhere."""
-    href = element.get("href", "")
-    if not href or href.startswith(("#", "http:", "https:", "mailto:")):
-        return
-    place, _, anchor = href.partition("#")
-    target = (page["folder"] / unquote(place)).resolve()
-    if target in site.pages:
-        element["href"] = site.root(page) + site.pages[target] + (f"#{anchor}" if anchor else "")
-    elif target.exists():
-        element["href"] = site.relative(target, page) + (f"#{anchor}" if anchor else "")
-    else:
-        element.name, element.attrs = "span", {"class": "absent", "title": "Not in this copy"}
 
 # %% ../nbs/15_report.ipynb #b21ba020
 def _modules(folder):
@@ -282,27 +227,7 @@ def _public(module):
     members = [module.members[name] for name in listed if name in module.members and not module.members[name].is_alias]
     return [member for member in members if member.is_function or member.is_class or member.docstring]
 
-# %% ../nbs/15_report.ipynb #e8274297
-def _document(member):
-    """One function or class for the API page."""
-    from markupsafe import Markup
-
-    sections = member.docstring.parsed if member.docstring else []
-    parts = [_part(section) for section in sections]
-    if member.is_class:
-        fields = [(name, _text(attribute.annotation), _markup(_comment(attribute)))
-                  for name, attribute in member.attributes.items() if not name.startswith("_") and attribute.annotation]
-        if fields and not any(part.get("title") == "Parameters" for part in parts):
-            parts.append({"title": "Fields", "rows": fields})
-        for name, method in member.functions.items():
-            if not name.startswith("_") and method.docstring:
-                text = _part(method.docstring.parsed[0])
-                parts.append({**text, "title": f".{name}{_signature(method)}"})
-    what = "class" if member.is_class else "function" if member.is_function else "value"
-    return {"name": member.name, "what": what, "summary": _summary(member), "parts": parts,
-            "signature": Markup(_coloured(member.name + _signature(member)))}
-
-
+# %% ../nbs/15_report.ipynb #9335a351
 def _summary(member):
     """The first sentence of a docstring."""
     text = member.docstring.value.strip().split("\n\n")[0] if member.docstring else ""
@@ -315,6 +240,18 @@ def _comment(attribute):
     return " ".join(filter(None, [attribute.docstring.value if attribute.docstring else "", default]))
 
 
+def _markup(text):
+    """A docstring's prose: numpydoc writes code in two backquotes, which Markdown reads as code too."""
+    from markupsafe import Markup
+
+    return Markup(_prose(text or ""))
+
+
+def _text(annotation):
+    """A type as it stands in the source."""
+    return "" if annotation is None else str(annotation)
+
+# %% ../nbs/15_report.ipynb #74636d6a
 def _signature(member):
     """Parameters and defaults as they stand in the source; a class shows those of its constructor."""
     parameters = [parameter for parameter in getattr(member, "parameters", []) if parameter.name not in ("self", "cls")]
@@ -329,7 +266,7 @@ def _signature(member):
         words.append(f"{star.get(kind, '')}{parameter.name}{default}")
     return f"({', '.join(words)})" if member.is_function or words else ""
 
-# %% ../nbs/15_report.ipynb #9335a351
+# %% ../nbs/15_report.ipynb #0218a9c6
 def _part(section):
     """A section of a docstring: a title and rows of name, type and text, or prose."""
     from markupsafe import Markup
@@ -346,17 +283,147 @@ def _part(section):
     rows = [(getattr(row, "name", "") or "", _text(row.annotation), _markup(row.description)) for row in section.value]
     return {"title": title, "rows": rows}
 
-
-def _markup(text):
-    """A docstring's prose: numpydoc writes code in two backquotes, which Markdown reads as code too."""
+# %% ../nbs/15_report.ipynb #0caa4662
+def _document(member):
+    """One function or class for the API page."""
     from markupsafe import Markup
 
-    return Markup(_prose(text or ""))
+    parts = [_part(section) for section in member.docstring.parsed] if member.docstring else []
+    if member.is_class:
+        parts += _fields_and_methods(member, described=any(part.get("title") == "Parameters" for part in parts))
+    what = "class" if member.is_class else "function" if member.is_function else "value"
+    return {"name": member.name, "what": what, "summary": _summary(member), "parts": parts,
+            "signature": Markup(_coloured(member.name + _signature(member)))}
 
 
-def _text(annotation):
-    """A type as it stands in the source."""
-    return "" if annotation is None else str(annotation)
+def _fields_and_methods(member, described):
+    """What a class has besides its docstring; fields only where they are not described there."""
+    fields = [(name, _text(attribute.annotation), _markup(_comment(attribute)))
+              for name, attribute in member.attributes.items() if not name.startswith("_") and attribute.annotation]
+    methods = [(name, method) for name, method in member.functions.items() if not name.startswith("_") and method.docstring]
+    return [*([{"title": "Fields", "rows": fields}] if fields and not described else []),
+            *({**_part(method.docstring.parsed[0]), "title": f".{name}{_signature(method)}"} for name, method in methods)]
+
+# %% ../nbs/15_report.ipynb #08b4e113
+def _places(modules):
+    """Where each exported name is described: {name: {module: address}}, with module "" where there is only one."""
+    names = {}
+    for module, members in modules.items():
+        for member in members:
+            places = names.setdefault(member.name, {})
+            places[module] = f"api/{module}.html#{member.name}"
+            places[""] = places[module] if len(places) == 1 else None
+    return names
+
+# %% ../nbs/15_report.ipynb #7bf1e678
+class _Site:
+    """Where everything is: the folder that is written, the pages, the names that can be linked."""
+
+    title = "genre_study"
+    summary = "A reproducible study of music genre classification with convolutional networks."
+
+    def __init__(self, out, pages, modules):
+        self.out, self.written = out, set()
+        self.pages = {page["path"].resolve(): quote(page["href"]) for page in pages if page["path"]}
+        self.names = _places(modules)
+
+    def root(self, page):
+        """From a page to the site's top."""
+        return "../" * page["href"].count("/")
+
+    def relative(self, target, page):
+        """From a page to a file."""
+        return quote(os.path.relpath(target, (self.out / page["href"]).parent.resolve()).replace(os.sep, "/"))
+
+    def write(self, href, content):
+        """Write a file of the site, where it differs from what is there."""
+        path = self.out / href
+        content = content.encode("utf-8") if isinstance(content, str) else content
+        self.written.add(path)
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+# %% ../nbs/15_report.ipynb #b90360a5
+def _documentation(site, page, name, module, called):
+    """From a page to the documentation of an exported name, or None."""
+    places = site.names.get(name, {})
+    target = places.get(module) if module else places.get(page.get("module"), places.get(""))
+    return site.root(page) + target if target and (called or "_" in name or name[:1].isupper()) else None
+
+# %% ../nbs/15_report.ipynb #df97c7e9
+def _link(element, page, site):
+    """Lead a link to a page of the site, to a file that is here, or nowhere."""
+    href = element.get("href", "")
+    if not href or href.startswith(("#", "http:", "https:", "mailto:")):
+        return
+    place, _, anchor = href.partition("#")
+    target = (page["folder"] / unquote(place)).resolve()
+    if target in site.pages:
+        element["href"] = site.root(page) + site.pages[target] + (f"#{anchor}" if anchor else "")
+    elif target.exists():
+        element["href"] = site.relative(target, page) + (f"#{anchor}" if anchor else "")
+    else:
+        element.name, element.attrs = "span", {"class": "absent", "title": "Not in this copy"}
+
+# %% ../nbs/15_report.ipynb #8963316f
+def _picture(element, heading, page, site, soup):
+    """Frame a picture and describe it; say so where the file is missing."""
+    element["alt"] = element.get("alt") or f"Picture: {heading}"
+    address = element.get("src", "")
+    if not address.startswith("data:") and (site.out / page["href"]).parent / address not in site.written:
+        source = page["folder"] / unquote(address)
+        if not address or not source.is_file():
+            element.name, element.attrs = "span", {"class": "absent", "title": "The picture is not in this copy"}
+            element.string = "picture not here"
+            return
+        element["src"] = site.relative(source, page)
+    element.wrap(soup.new_tag("figure"))
+
+# %% ../nbs/15_report.ipynb #0d182043
+def _heading(element):
+    """The words of a heading."""
+    return element.get_text().rstrip("¶").strip()
+
+
+def _entries(soup, page):
+    """A page cut at its headings: what the search looks through."""
+    entries = []
+    for element in soup.find_all(["h1", "h2", "h3", "p", "li", "td", "dd", "dt"]):
+        if element.name in ("h1", "h2", "h3"):
+            anchor = f"#{element['id']}" if element.get("id") and element.name != "h1" else ""
+            entries.append({"u": quote(page["href"]) + anchor, "t": _heading(element), "p": page["title"],
+                            "k": page["kind"], "b": ""})
+        elif entries and not element.find_parent(["p", "li", "td", "dd", "dt"]) and len(entries[-1]["b"]) < 1500:
+            entries[-1]["b"] = f"{entries[-1]['b']} {' '.join(element.get_text().split())}".strip()
+    return entries
+
+# %% ../nbs/15_report.ipynb #e159eabb
+def _finish(body, page, site):
+    """A body with tables, pictures, formulas and links made ready: HTML, headings, entries for the search."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(body, "html.parser")
+    _draw_formulas(soup)
+    heading = page["title"]
+    for element in soup.find_all(["h1", "h2", "h3", "h4", "table", "img", "a", "code"]):
+        if element.name in ("h1", "h2", "h3", "h4"):
+            heading = _heading(element)
+        elif element.name == "table":
+            element.wrap(soup.new_tag("div", attrs={"class": "table"}))
+            element.attrs.pop("border", None)
+        elif element.name == "img":
+            _picture(element, heading, page, site, soup)
+        elif element.name == "a":
+            _link(element, page, site)
+        elif not element.find_parent(["pre", "a", "h1", "h2"]) and not element.find():
+            match = re.fullmatch(r"(?:genre_study\.)?(?:(\w+)\.)?(\w+)(\(.*\))?", element.get_text(), re.S)
+            href = match and _documentation(site, page, match[2], match[1], bool(match[3] or match[1]))
+            if href:
+                element.wrap(soup.new_tag("a", href=href))
+    contents = [(int(element.name[1]), element["id"], _heading(element)) for element in soup.find_all(["h2", "h3"])
+                if element.get("id")]
+    return str(soup), contents, _entries(soup, page)
 
 # %% ../nbs/15_report.ipynb #7cd1e344
 def fill(text, metrics):
@@ -395,19 +462,6 @@ def fill(text, metrics):
     return re.sub(r"\{([\w.-]+)(?::([^{}]*))?\}", put, text)
 
 # %% ../nbs/15_report.ipynb #4220bd05
-def _card(page, metrics):
-    """What the front page says about a report."""
-    settings, versions = page["settings"], metrics.get("versions", {})
-    named = [name for name in ("genre_study", "keras", "jax", "torch", "tensorflow") if name in versions]
-    synthetic = str(metrics.get("corpus", "")).startswith("minicorpus")
-    return {"title": page["title"], "question": page["question"], "answer": _answer(page, metrics),
-            "href": quote(page["href"]), "picture": page["picture"],
-            "interval": _interval(settings.get("interval", "song.accuracy"), metrics),
-            "warning": "Synthetic music: this says nothing about real songs." if synthetic else "",
-            "facts": [fact for fact in [_measured_on(page, metrics), page["date"],
-                                        *(f"{name} {versions[name]}" for name in named)] if fact]}
-
-
 def _answer(page, metrics):
     """The answer of a report in a sentence."""
     song = metrics.get("song")
@@ -427,7 +481,7 @@ def _measured_on(page, metrics):
     made = ", ".join(filter(None, [corpus, metrics.get("network", ""), protocol]))
     return page["settings"].get("measured_on") or made
 
-
+# %% ../nbs/15_report.ipynb #bb102329
 def _interval(name, metrics):
     """Numbers for the drawing of an interval, or None."""
     try:
@@ -440,13 +494,26 @@ def _interval(name, metrics):
     label = f"{name}: {value:.1%}, 95% interval {low:.1%} to {high:.1%}" + (f", chance {chance:.0%}" if chance else "")
     return {"value": value, "low": low, "high": high, "chance": chance, "label": label}
 
+# %% ../nbs/15_report.ipynb #b7915b33
+def _card(page, metrics):
+    """What the front page says about a report."""
+    settings, versions = page["settings"], metrics.get("versions", {})
+    named = [name for name in ("genre_study", "keras", "jax", "torch", "tensorflow") if name in versions]
+    synthetic = str(metrics.get("corpus", "")).startswith("minicorpus")
+    return {"title": page["title"], "question": page["question"], "answer": _answer(page, metrics),
+            "href": quote(page["href"]), "picture": page["picture"],
+            "interval": _interval(settings.get("interval", "song.accuracy"), metrics),
+            "warning": "Synthetic music: this says nothing about real songs." if synthetic else "",
+            "facts": [fact for fact in [_measured_on(page, metrics), page["date"],
+                                        *(f"{name} {versions[name]}" for name in named)] if fact]}
+
 # %% ../nbs/15_report.ipynb #caff7357
 def _read_notebook(path):
     """A notebook and what is wrong with it: (notebook, None), or (an empty one, what the banner says)."""
-    import warnings
-
     import nbformat
 
+    if path is None:
+        return nbformat.v4.new_notebook(), {"head": "No notebook", "text": "This folder has no executed notebook."}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nbdev_clean takes the cells' ids out, which nbformat remarks on
@@ -463,10 +530,10 @@ def _read_notebook(path):
                                   "trace": plain.sub("", "\n".join(output.traceback))}
     return notebook, None
 
-
+# %% ../nbs/15_report.ipynb #7949aea5
 def _page(path, kind, href):
     """What is known about a page before it is rendered."""
-    notebook, failure = _read_notebook(path) if path else _no_notebook()
+    notebook, failure = _read_notebook(path)
     prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     title = re.search(r"^# +(.+)$", prose, re.M)
     line = re.search(r"^> +(.+(?:\n> .+)*)$", prose, re.M)
@@ -479,47 +546,13 @@ def _page(path, kind, href):
             "settings": {}}
 
 
-def _no_notebook():
-    """The page of a folder without a notebook."""
-    import nbformat
-
-    return nbformat.v4.new_notebook(), {"head": "No notebook", "text": "This folder has no executed notebook."}
-
-
 def _plain(markdown):
     """Markdown as one line of text."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
     line = " ".join(re.sub(r"[`*]", "", text).split())
     return line[:1].upper() + line[1:]
 
-# %% ../nbs/15_report.ipynb #fb1d443a
-def _report_pages(reports, nbs):
-    """A page for each folder of results, and for each study notebook without one."""
-    pages = []
-    for folder in sorted(path for path in reports.glob("*/") if path.name not in ("site", "chapters", "api")):
-        notebooks = [path for path in sorted(folder.glob("*.ipynb")) if not path.name.endswith(".running.ipynb")]
-        whole = [path for path in notebooks if not path.name.endswith(".failed.ipynb")]
-        study = nbs / "studies" / f"{folder.name}.ipynb"
-        best = sorted(whole, key=lambda path: path.stem != folder.name) or notebooks or [study] * study.is_file()
-        if not notebooks and not (folder / "metrics.json").exists():
-            continue
-        page = _page(best[0] if best else None, "report", f"{folder.name}/index.html")
-        page.update(folder=best[0].parent if best else folder, results=folder)
-        page["settings"] = _report_settings(folder)
-        pages.append(page)
-    named = {page["results"].name for page in pages}
-    for path in sorted((nbs / "studies").glob("*.ipynb")):
-        if path.stem not in named:
-            page = _page(path, "report", f"{path.stem}/index.html")
-            executed = page["failure"] or any(cell.get("outputs") for cell in page["notebook"].cells)
-            pages.append({**page, "kind": "report" if executed else "study", "results": None})
-    for page in pages:
-        page.update({name: str(page["settings"][name]) for name in ("title", "question") if name in page["settings"]})
-        page["metrics"] = _metrics(page)
-        page["date"] = str(page["settings"].get("date", page["date"] or page["metrics"].get("date", "")))
-    return sorted(pages, key=lambda page: (page["settings"].get("order", 100), page["href"]))
-
-
+# %% ../nbs/15_report.ipynb #fd2f106c
 def _report_settings(folder):
     """The content of a folder's report.yaml, checked."""
     import yaml
@@ -548,7 +581,43 @@ def _metrics(page):
         page["failure"] = page["failure"] or {"head": "metrics.json can't be read", "text": str(error)}
         return {}
 
-# %% ../nbs/15_report.ipynb #7949aea5
+# %% ../nbs/15_report.ipynb #0e0999d9
+def _result_pages(reports, nbs):
+    """A page for each folder of results."""
+    pages = []
+    for folder in sorted(path for path in reports.glob("*/") if path.name not in ("site", "chapters", "api")):
+        notebooks = [path for path in sorted(folder.glob("*.ipynb")) if not path.name.endswith(".running.ipynb")]
+        whole = [path for path in notebooks if not path.name.endswith(".failed.ipynb")]
+        study = nbs / "studies" / f"{folder.name}.ipynb"
+        best = sorted(whole, key=lambda path: path.stem != folder.name) or notebooks or [study] * study.is_file()
+        if not notebooks and not (folder / "metrics.json").exists():
+            continue
+        page = _page(best[0] if best else None, "report", f"{folder.name}/index.html")
+        page.update(folder=best[0].parent if best else folder, results=folder, settings=_report_settings(folder))
+        pages.append(page)
+    return pages
+
+
+def _study_pages(nbs, reported):
+    """A page for each study notebook that has no folder of results."""
+    for path in sorted((nbs / "studies").glob("*.ipynb")):
+        if path.stem not in reported:
+            page = _page(path, "report", f"{path.stem}/index.html")
+            executed = page["failure"] or any(cell.get("outputs") for cell in page["notebook"].cells)
+            yield {**page, "kind": "report" if executed else "study", "results": None}
+
+# %% ../nbs/15_report.ipynb #9386bbaa
+def _report_pages(reports, nbs):
+    """The pages of results and studies in their order, with their metrics."""
+    pages = _result_pages(reports, nbs)
+    pages += _study_pages(nbs, reported={page["results"].name for page in pages})
+    for page in pages:
+        page.update({name: str(page["settings"][name]) for name in ("title", "question") if name in page["settings"]})
+        page["metrics"] = _metrics(page)
+        page["date"] = str(page["settings"].get("date", page["date"] or page["metrics"].get("date", "")))
+    return sorted(pages, key=lambda page: (page["settings"].get("order", 100), page["href"]))
+
+
 def _chapter_pages(nbs):
     """A page for each chapter and each tutorial, in their order."""
     found = [*[(path, "chapter") for path in sorted(nbs.glob("*.ipynb"))],
@@ -561,97 +630,7 @@ def _chapter_pages(nbs):
         pages.append(page)
     return pages
 
-# %% ../nbs/15_report.ipynb #fd2f106c
-_GENERATOR = '<meta name="generator" content="genre_study.report">'
-
-
-class _Site:
-    """Where everything is: the folder that is written, the pages, the names that can be linked."""
-
-    title = "genre_study"
-    summary = "A reproducible study of music genre classification with convolutional networks."
-
-    def __init__(self, out, pages, modules):
-        self.out, self.written = out, set()
-        self.pages = {page["path"].resolve(): quote(page["href"]) for page in pages if page["path"]}
-        self.names = {}
-        for module, members in modules.items():
-            for member in members:
-                places = self.names.setdefault(member.name, {})
-                places[module] = f"api/{module}.html#{member.name}"
-                places[""] = places[module] if len(places) == 1 else None
-
-    def root(self, page):
-        """From a page to the site's top."""
-        return "../" * page["href"].count("/")
-
-    def documentation(self, page, name, module, called):
-        """From a page to the documentation of an exported name, or None.
-
-        A plain lower-case word is linked only where it is called: "split" is also a column, `train` also a side.
-        """
-        places = self.names.get(name, {})
-        target = places.get(module) if module else places.get(page.get("module"), places.get(""))
-        return self.root(page) + target if target and (called or "_" in name or name[:1].isupper()) else None
-
-    def relative(self, target, page):
-        """From a page to a file."""
-        return quote(os.path.relpath(target, (self.out / page["href"]).parent.resolve()).replace(os.sep, "/"))
-
-    def write(self, href, content):
-        """Write a file of the site, where it differs from what is there."""
-        path = self.out / href
-        content = content.encode("utf-8") if isinstance(content, str) else content
-        self.written.add(path)
-        if not path.is_file() or path.read_bytes() != content:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-
-# %% ../nbs/15_report.ipynb #4963cc6e
-def _write_notebook(page, site, around):
-    """Render the notebook of a page and write it; the text of its sections for the search."""
-    stem = page["href"].removesuffix(".html").replace("/index", "/page")
-    first = []
-
-    def store(content, ending):
-        name = f"{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
-        site.write(f"{Path(stem).parent}/img/{name}", content)
-        first.append(f"{Path(stem).parent}/img/{name}")
-        return f"img/{name}"
-
-    def code(source):
-        return _coloured(source, lambda name, called: site.documentation(page, name, None, called))
-
-    body = _render(_view(page["notebook"], page["kind"], page.get("module", "")), store, code)
-    body, contents, entries = _finish(body, page, site)
-    picture = page["settings"].get("picture")
-    if picture and not (page["results"] / picture).is_file():
-        raise ValueError(f"report.yaml of {page['results'].name!r}: picture {picture!r} is not in the folder")
-    usual = page.get("results") and page["results"] / "figures" / "confusion.png"
-    page["picture"] = quote((first or [""])[0])
-    if picture or (usual and usual.is_file()):
-        page["picture"] = site.relative(page["results"] / picture if picture else usual, {"href": "index.html"})
-    if page["kind"] == "report":
-        body = _facts_bar(page) + body
-    if not page["notebook"].cells:
-        body = f"<h1>{html.escape(page['title'])}</h1>" + body
-    _write_page(page, site, body, contents, **around)
-    return entries
-
-
-def _facts_bar(page):
-    """The figures of a run above its text."""
-    metrics = page["metrics"]
-    sizes, backend = metrics.get("n_tracks"), metrics.get("backend")
-    facts = {"Answer": _answer(page, metrics), "Measured on": _measured_on(page, metrics),
-             "Tracks": ", ".join(f"{n} {side}" for side, n in sizes.items()) if isinstance(sizes, dict) else sizes,
-             "Seed": metrics.get("seed"), "Backend": backend.get("backend") if isinstance(backend, dict) else backend,
-             "Date": page["date"]}
-    rows = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in facts.items()
-                   if value not in ("", None))
-    return f'<dl class="facts-bar">{rows}</dl>' if rows and metrics else ""
-
-# %% ../nbs/15_report.ipynb #0e0999d9
+# %% ../nbs/15_report.ipynb #76966cee
 def _write_page(page, site, body, contents, here, aside=(), before=None, after=None):
     """Put a body into the frame that all pages have."""
     from markupsafe import Markup
@@ -664,13 +643,71 @@ def _write_page(page, site, body, contents, here, aside=(), before=None, after=N
         top=[("Reports", "index.html#reports"), ("Chapters", "index.html#chapters"), ("Modules", "index.html#api")],
         footer="Made from executed notebooks. Every figure comes from the run whose parameters stand beside it."))
 
+# %% ../nbs/15_report.ipynb #1dd75232
+def _facts_bar(page):
+    """The figures of a run above its text."""
+    metrics = page["metrics"]
+    sizes, backend = metrics.get("n_tracks"), metrics.get("backend")
+    facts = {"Answer": _answer(page, metrics), "Measured on": _measured_on(page, metrics),
+             "Tracks": ", ".join(f"{n} {side}" for side, n in sizes.items()) if isinstance(sizes, dict) else sizes,
+             "Seed": metrics.get("seed"), "Backend": backend.get("backend") if isinstance(backend, dict) else backend,
+             "Date": page["date"]}
+    rows = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in facts.items()
+                   if value not in ("", None))
+    return f'<dl class="facts-bar">{rows}</dl>' if rows and metrics else ""
 
-def _filled(template, **values):
-    """A template of the package with its values, which are escaped unless they are marked as HTML."""
-    from jinja2 import Environment
 
-    frame = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_data(template))
-    return frame.render(values) + "\n"
+def _card_picture(page, site, first):
+    """The address of a card's picture, "" where there is none; `first` is the notebook's own first picture."""
+    results, named = page.get("results"), page["settings"].get("picture")
+    if named and not (results / named).is_file():
+        raise ValueError(f"report.yaml of {results.name!r}: picture {named!r} is not in the folder")
+    usual = results and results / "figures" / "confusion.png"
+    if named or (usual and usual.is_file()):
+        return site.relative(results / named if named else usual, {"href": "index.html"})
+    return quote(first)
+
+# %% ../nbs/15_report.ipynb #e44fa882
+def _write_notebook(page, site, around):
+    """Render the notebook of a page and write it; the text of its sections for the search."""
+    folder = Path(page["href"].removesuffix(".html").replace("/index", "/page")).parent
+    stored = []
+
+    def store(content, ending):
+        name = f"{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
+        site.write(f"{folder}/img/{name}", content)
+        stored.append(f"{folder}/img/{name}")
+        return f"img/{name}"
+
+    def code(source):
+        return _coloured(source, lambda name, called: _documentation(site, page, name, None, called))
+
+    body = _render(_view(page["notebook"], page["kind"], page.get("module", "")), store, code)
+    body, contents, entries = _finish(body, page, site)
+    page["picture"] = _card_picture(page, site, first=stored[0] if stored else "")
+    if page["kind"] == "report":
+        body = _facts_bar(page) + body
+    if not page["notebook"].cells:
+        body = f"<h1>{html.escape(page['title'])}</h1>" + body
+    _write_page(page, site, body, contents, **around)
+    return entries
+
+# %% ../nbs/15_report.ipynb #227c2740
+def _write_all(reports, chapters, site):
+    """Write the pages of all notebooks; the entries for the search."""
+    entries = []
+    beside = [(page["title"], page["href"]) for page in reports]
+    for page in reports:
+        entries += _write_notebook(page, site, {"here": "Reports", "aside": beside})
+    read = [page for page in chapters if page["kind"] == "chapter"]
+    beside = [(page["title"], page["href"]) for page in chapters]
+    for page in chapters:
+        place = read.index(page) if page in read else None
+        turn = {} if place is None else {
+            "before": (read[place - 1]["title"], read[place - 1]["href"]) if place else None,
+            "after": (read[place + 1]["title"], read[place + 1]["href"]) if place + 1 < len(read) else None}
+        entries += _write_notebook(page, site, {"here": "Chapters", "aside": beside, **turn})
+    return entries
 
 # %% ../nbs/15_report.ipynb #dc07d9c3
 def _write_modules(modules, chapters, site):
@@ -714,6 +751,19 @@ def _write_front(reports, chapters, modules, site):
                    tutorials=[entry for entry in listed if entry["kind"] == "tutorial"],
                    studies=[page for page in reports if page["kind"] == "study"])
     _write_page({"href": "index.html", "title": site.title, "kind": "front"}, site, body, [], here="")
+
+# %% ../nbs/15_report.ipynb #9fdc3049
+_GENERATOR = '<meta name="generator" content="genre_study.report">'
+
+
+def _remove_stale(site):
+    """Remove pages and pictures that an earlier build wrote and this one did not; what others wrote stays."""
+    for pattern in ("chapters/*.html", "api/*.html", "*/index.html", "*/img/*"):
+        for path in site.out.glob(pattern):
+            picture = re.fullmatch(r"[0-9a-f]{12}\.(png|jpg|svg)", path.name)
+            ours = picture or (path.suffix == ".html" and _GENERATOR in path.read_text(errors="replace"))
+            if path not in site.written and ours:
+                path.unlink()
 
 # %% ../nbs/15_report.ipynb #381361aa
 def build_site(reports="reports", nbs="nbs", out="reports", package=None):
@@ -771,33 +821,6 @@ def build_site(reports="reports", nbs="nbs", out="reports", package=None):
             for page in [*report_pages, *chapters]]
     rows += [{"page": module["href"], "kind": "module", "title": module["name"], "error": ""} for module in listed]
     return pd.DataFrame(rows)
-
-# %% ../nbs/15_report.ipynb #a31e2f36
-def _write_all(reports, chapters, site):
-    """Write the pages of all notebooks; the entries for the search."""
-    entries = []
-    beside = [(page["title"], page["href"]) for page in reports]
-    for page in reports:
-        entries += _write_notebook(page, site, {"here": "Reports", "aside": beside})
-    read = [page for page in chapters if page["kind"] == "chapter"]
-    beside = [(page["title"], page["href"]) for page in chapters]
-    for page in chapters:
-        place = read.index(page) if page in read else None
-        turn = {} if place is None else {
-            "before": (read[place - 1]["title"], read[place - 1]["href"]) if place else None,
-            "after": (read[place + 1]["title"], read[place + 1]["href"]) if place + 1 < len(read) else None}
-        entries += _write_notebook(page, site, {"here": "Chapters", "aside": beside, **turn})
-    return entries
-
-
-def _remove_stale(site):
-    """Remove pages and pictures that an earlier build wrote and this one did not; what others wrote stays."""
-    for pattern in ("chapters/*.html", "api/*.html", "*/index.html", "*/img/*"):
-        for path in site.out.glob(pattern):
-            picture = re.fullmatch(r"[0-9a-f]{12}\.(png|jpg|svg)", path.name)
-            ours = picture or (path.suffix == ".html" and _GENERATOR in path.read_text(errors="replace"))
-            if path not in site.written and ours:
-                path.unlink()
 
 # %% ../nbs/15_report.ipynb #76b94c3e
 if __name__ == "__main__" and "__file__" in globals():  # python -m genre_study.report, not a notebook's kernel

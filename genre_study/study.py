@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'RANGES', 'StudySettings', 'check_value', 'check_settings', 'training_spec', 'is_store', 'prepare_data',
-           'deal', 'write_whole', 'start_run', 'stage', 'versions', 'side_metrics', 'counts', 'finish_run']
+           'deal', 'start_run', 'stage', 'versions', 'side_metrics', 'counts', 'finish_run']
 
 # %% ../nbs/12_study.ipynb #9af19878
 import hashlib
 import json
-import os
 import platform
 import time
 import typing
@@ -25,6 +24,7 @@ import yaml
 
 from .chunk import ChunkSpec, chunk_table
 from .corpus import gtzan_tracks, read_corpus
+from .files import write_whole
 from .mel import MelSpec
 from .model import NETWORKS
 from .split import check_split, split_chunks, split_tracks
@@ -259,14 +259,6 @@ def _thin_training(tracks, share, seed):
     return tracks[(tracks.split != "train") | tracks.track_id.isin(kept)].reset_index(drop=True)
 
 # %% ../nbs/12_study.ipynb #6a235de8
-def write_whole(path, text):
-    """Write a text file in one step: a reader sees the old one or the whole new one, also after a kill."""
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-
-
 def start_run(settings):
     """Make the run folder and write `parameters.yaml` into it.
 

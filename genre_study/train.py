@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from .feed import SCALINGS, ChunkFeed, mixup
+from .files import whole_file
 
 # %% ../nbs/09_train.ipynb #fb00013f
 @dataclass(frozen=True)
@@ -143,22 +144,11 @@ def compile_model(model, spec, steps_per_epoch):
 CHECKPOINT = "checkpoint.npz"
 
 
-@contextmanager
-def _whole(file):
-    "A stream into a draft that takes the place of `file` at the end; after an error or a kill `file` is as it was."
-    part = Path(f"{file}.{os.getpid()}.part")
-    with open(part, "wb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, file)
-
-
 def save_checkpoint(file, facts, **arrays):
     "Write lists of arrays and a dict of plain facts to `file`, whole or not at all."
     named = {f"{name}.{place}": array for name, group in arrays.items() for place, array in enumerate(group)}
-    with _whole(file) as stream:
-        np.savez(stream, facts=np.array(json.dumps(facts)), **named)
+    with whole_file(file) as draft:
+        np.savez(draft, facts=np.array(json.dumps(facts)), **named)
 
 
 def load_checkpoint(file):
@@ -465,8 +455,8 @@ def fixed_values(model, store, chunks, scaling="track", batch_size=32, folder=No
     values = np.concatenate(batches)[: len(chunks)]
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _whole(file) as stream:
-            np.save(stream, values)
+        with whole_file(file) as draft:
+            np.save(draft, values)
     return values
 
 

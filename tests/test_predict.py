@@ -173,6 +173,7 @@ def test_folder_goes_on_where_it_stopped(bundle, wave, tmp_path, monkeypatch):
     for name in ("a", "b", "c"):
         soundfile.write(tmp_path / f"{name}.wav", wave, SAMPLE_RATE)
     (tmp_path / "d.mp3").write_bytes(b"nothing")
+    (tmp_path / "._d.mp3").write_bytes(b"what macOS leaves on foreign disks")
     seen, whole = [], predict.predict_song
 
     def stops_at_c(path, model):
