@@ -71,6 +71,27 @@ def predict_chunks(model, store, chunks, genres, scaling="track", batch_size=256
     return table
 
 # %% ../nbs/10_evaluate.ipynb #7637d8f9
+def _check_rows(predictions, genres):
+    "Raise if a row is there twice, or its values are no probabilities that sum to 1."
+    key = ["track_id", *(["start_s"] if "start_s" in predictions else [])]
+    twice = predictions[predictions.duplicated(key)]
+    if len(twice):
+        rows = twice[key].astype(str).agg(" at ".join, axis=1)
+        raise ValueError(f"rows that are there twice: {_some(rows)}; song_vectors makes one row a track")
+    values = predictions[genres].to_numpy(dtype=float)
+    for what, wrong in (
+        ("is NaN", np.isnan(values).any(axis=1)),
+        ("is outside [0, 1]", ((values < 0) | (values > 1 + _SUM_TOLERANCE)).any(axis=1)),
+        ("don't sum to 1", np.abs(values.sum(axis=1) - 1) > _SUM_TOLERANCE),
+    ):
+        if wrong.any():
+            first = predictions[wrong].iloc[0]
+            raise ValueError(
+                f"probabilities of {wrong.sum()} of {len(values)} rows: {what}; the first is {first.track_id} with "
+                f"{np.round(first[genres].to_numpy(dtype=float), 3).tolist()}"
+            )
+
+# %% ../nbs/10_evaluate.ipynb #b346bbfa
 def check_predictions(predictions, tracks, genres):
     """Raise unless the predictions can be evaluated.
 
@@ -109,26 +130,6 @@ def check_predictions(predictions, tracks, genres):
     if len(strange):
         whose = f"{_some(strange.genre.unique())} of {_some(strange.track_id)}"
         raise ValueError(f"genre {whose} is not one of {_some(genres, 12)}")
-
-
-def _check_rows(predictions, genres):
-    key = ["track_id", *(["start_s"] if "start_s" in predictions else [])]
-    twice = predictions[predictions.duplicated(key)]
-    if len(twice):
-        rows = twice[key].astype(str).agg(" at ".join, axis=1)
-        raise ValueError(f"rows that are there twice: {_some(rows)}; song_vectors makes one row a track")
-    values = predictions[genres].to_numpy(dtype=float)
-    for what, wrong in (
-        ("is NaN", np.isnan(values).any(axis=1)),
-        ("is outside [0, 1]", ((values < 0) | (values > 1 + _SUM_TOLERANCE)).any(axis=1)),
-        ("don't sum to 1", np.abs(values.sum(axis=1) - 1) > _SUM_TOLERANCE),
-    ):
-        if wrong.any():
-            first = predictions[wrong].iloc[0]
-            raise ValueError(
-                f"probabilities of {wrong.sum()} of {len(values)} rows: {what}; the first is {first.track_id} with "
-                f"{np.round(first[genres].to_numpy(dtype=float), 3).tolist()}"
-            )
 
 # %% ../nbs/10_evaluate.ipynb #87e57ef4
 def song_vectors(predictions, genres=None):
@@ -200,6 +201,20 @@ def bootstrap_interval(counts, statistic, groups=None, n_resamples=2000, level=0
     low, high = np.quantile(statistic(drawn @ counts), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
+# %% ../nbs/10_evaluate.ipynb #281a48f7
+def _ratio(counts):
+    "First count over the second, for each resample."
+    return counts[:, 0] / counts[:, 1]
+
+
+def _artists(tracks):
+    "The artist group of each track, shape (n_tracks,); None where no artist is known."
+    if "artist" not in tracks or tracks.artist.isna().all():
+        return None
+    from genre_study.split import artist_groups
+
+    return artist_groups(tracks)[0]
+
 # %% ../nbs/10_evaluate.ipynb #4c27d731
 def _with_truth(predictions, tracks, genres):
     "Codes of the true genre, probabilities, and the row of `tracks` for each row of predictions."
@@ -221,7 +236,7 @@ def _warn_of_missing(predictions, tracks):
         where = " and ".join(sorted(sides))
         warnings.warn(f"{len(left)} tracks of {where} have no prediction: {_some(left)}", stacklevel=4)
 
-
+# %% ../nbs/10_evaluate.ipynb #a20b79e3
 def _unit_counts(truth, predicted, unit, n_genres):
     "A flat confusion matrix for each unit (track), shape (n_units, n_genres ** 2)."
     code, _ = pd.factorize(unit)
@@ -231,17 +246,36 @@ def _unit_counts(truth, predicted, unit, n_genres):
 
 
 def _accuracy(counts):
+    "Accuracy of each row, a flat confusion matrix."
     n_genres = int(np.sqrt(counts.shape[1]))
     return counts[:, :: n_genres + 1].sum(axis=1) / counts.sum(axis=1)
 
 
 def _macro_f1(counts):
+    "Macro F1 of each row, a flat confusion matrix."
     n_genres = int(np.sqrt(counts.shape[1]))
     table = counts.reshape(-1, n_genres, n_genres)
     both = table.sum(axis=1) + table.sum(axis=2)  # true plus predicted
     return (2 * np.diagonal(table, axis1=1, axis2=2) / np.maximum(both, 1)).mean(axis=1)
 
-# %% ../nbs/10_evaluate.ipynb #40156ec3
+# %% ../nbs/10_evaluate.ipynb #1e80d770
+def _per_genre(truth, predicted, genres):
+    "Precision, recall, F1 and number of rows of each genre; the precision of one that was never predicted is 0."
+    from sklearn.metrics import precision_recall_fscore_support
+
+    score = precision_recall_fscore_support(truth, predicted, labels=np.arange(len(genres)), zero_division=0)
+    rows = zip(genres, *(values.tolist() for values in score))
+    return {genre: {"precision": p, "recall": r, "f1": f, "n": n} for genre, p, r, f, n in rows}
+
+
+def _top_k(truth, probability, k):
+    "Share of rows whose true genre is among the k most probable."
+    from sklearn.metrics import top_k_accuracy_score
+
+    n_genres = probability.shape[1]
+    return 1.0 if k >= n_genres else float(top_k_accuracy_score(truth, probability, k=k, labels=np.arange(n_genres)))
+
+# %% ../nbs/10_evaluate.ipynb #285f20b1
 def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     """How good predictions are, with 95% intervals.
 
@@ -279,8 +313,6 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     def interval(statistic, groups=None):
         return list(bootstrap_interval(counts, statistic, groups, n_resamples, seed=seed))
 
-    score = metrics.precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
-    per_genre = [{"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)} for p, r, f, n in zip(*score)]
     result = {
         "n": len(truth),
         "n_tracks": len(counts),
@@ -289,25 +321,35 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
         "macro_f1": float(metrics.f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
         "macro_f1_ci95": interval(_macro_f1),
         "top3": _top_k(truth, probability, 3),
-        "per_genre": dict(zip(genres, per_genre)),
+        "per_genre": _per_genre(truth, predicted, genres),
         "confusion": metrics.confusion_matrix(truth, predicted, labels=labels).tolist(),
     }
-    if "artist" in tracks and tracks.artist.notna().any():
-        from genre_study.split import artist_groups
-
-        group = artist_groups(tracks)[0][pd.unique(where)]
+    artists = _artists(tracks)
+    if artists is not None:
+        group = artists[pd.unique(where)]  # one for each row of `counts`
         result |= {"n_artists": len(set(group)), "accuracy_ci95_artists": interval(_accuracy, group)}
     return result
 
-
-def _top_k(truth, probability, k):
-    "Share of rows whose true genre is among the k most probable."
-    from sklearn.metrics import top_k_accuracy_score
-
-    n_genres = probability.shape[1]
-    return 1.0 if k >= n_genres else float(top_k_accuracy_score(truth, probability, k=k, labels=np.arange(n_genres)))
-
 # %% ../nbs/10_evaluate.ipynb #e63667b2
+def _in_order_of(first, second):
+    "The rows of `second` in the order of `first`; both must be song vectors of the same tracks."
+    for name, table in (("first", first), ("second", second)):
+        if "start_s" in table:
+            raise ValueError(f"{name} has a row a chunk; compare song vectors, see song_vectors")
+    differ = set(first.track_id) ^ set(second.track_id)
+    if differ:
+        raise ValueError(f"{len(differ)} tracks were predicted by one run only: {_some(sorted(differ))}")
+    return second.set_index("track_id").reindex(first.track_id).reset_index()
+
+
+def _mcnemar(only_first, only_second):
+    "Exact two-sided p-value, from the numbers of tracks that only one of the two runs has right."
+    from scipy.stats import binomtest
+
+    n = only_first + only_second
+    return float(binomtest(only_second, n).pvalue) if n else 1.0
+
+# %% ../nbs/10_evaluate.ipynb #afe9c656
 def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
     """Difference in song accuracy of two runs on the same tracks.
 
@@ -339,15 +381,7 @@ def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
     .. [1] Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
        Psychometrika 12, 1947; the exact form is the binomial test of the discordant pairs.
     """
-    from scipy.stats import binomtest
-
-    for name, table in (("first", first), ("second", second)):
-        if "start_s" in table:
-            raise ValueError(f"{name} has a row a chunk; compare song vectors, see song_vectors")
-    differ = set(first.track_id) ^ set(second.track_id)
-    if differ:
-        raise ValueError(f"{len(differ)} tracks were predicted by one run only: {_some(sorted(differ))}")
-    second = second.set_index("track_id").reindex(first.track_id).reset_index()
+    second = _in_order_of(first, second)
     truth, probability, where = _with_truth(first, tracks, genres)
     right = probability.argmax(axis=1) == truth
     other = _with_truth(second, tracks, genres)[1].argmax(axis=1) == truth
@@ -355,7 +389,7 @@ def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
     counts = np.column_stack([gain, np.ones(len(gain))])
 
     def interval(group=None):
-        return list(bootstrap_interval(counts, lambda c: c[:, 0] / c[:, 1], group, n_resamples, seed=seed))
+        return list(bootstrap_interval(counts, _ratio, group, n_resamples, seed=seed))
 
     lost, won = int((gain < 0).sum()), int((gain > 0).sum())
     result = {
@@ -366,12 +400,11 @@ def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
         "difference_ci95": interval(),
         "only_first_right": lost,
         "only_second_right": won,
-        "mcnemar_p": float(binomtest(won, won + lost).pvalue) if won + lost else 1.0,
+        "mcnemar_p": _mcnemar(lost, won),
     }
-    if "artist" in tracks and tracks.artist.notna().any():
-        from genre_study.split import artist_groups
-
-        result["difference_ci95_artists"] = interval(artist_groups(tracks)[0][where])
+    artists = _artists(tracks)
+    if artists is not None:
+        result["difference_ci95_artists"] = interval(artists[where])
     return result
 
 # %% ../nbs/10_evaluate.ipynb #5170e4b1
@@ -384,18 +417,16 @@ def _right_by_track(tables, tracks, genres):
     return counts
 
 
-def _over(name, counts, statistic, tracks, options):
+def _intervals(name, counts, statistic, tracks, options):
     "Interval over tracks, and over artists where they are known, of the tracks that were predicted at all."
     used = counts.sum(axis=1) > 0
     found = {f"{name}_ci95": list(bootstrap_interval(counts[used], statistic, **options))}
-    if "artist" in tracks and tracks.artist.notna().any():
-        from genre_study.split import artist_groups
-
-        group = artist_groups(tracks)[0][used]
-        found[f"{name}_ci95_artists"] = list(bootstrap_interval(counts[used], statistic, group, **options))
+    artists = _artists(tracks)
+    if artists is not None:
+        found[f"{name}_ci95_artists"] = list(bootstrap_interval(counts[used], statistic, artists[used], **options))
     return found
 
-# %% ../nbs/10_evaluate.ipynb #465a43e4
+# %% ../nbs/10_evaluate.ipynb #eb9c0ea1
 def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000):
     """Accuracy of several runs taken together, with intervals that draw whole tracks.
 
@@ -415,9 +446,9 @@ def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000):
     right, n = counts.sum(axis=0)
     result = {"n": int(n), "n_tracks": int((counts[:, 1] > 0).sum()), "accuracy": float(right / n)}
     options = {"seed": seed, "n_resamples": n_resamples}
-    return result | _over("accuracy", counts, lambda c: c[:, 0] / c[:, 1], tracks, options)
+    return result | _intervals("accuracy", counts, _ratio, tracks, options)
 
-
+# %% ../nbs/10_evaluate.ipynb #9ba46554
 def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000):
     """Accuracy of some predictions minus that of others, which may be of other tracks.
 
@@ -440,9 +471,9 @@ def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000)
         return c[:, 0] / np.maximum(c[:, 1], 1) - c[:, 2] / np.maximum(c[:, 3], 1)
 
     result = {"difference": float(gap(counts.sum(axis=0, keepdims=True))[0])}
-    return result | _over("difference", counts, gap, tracks, {"seed": seed, "n_resamples": n_resamples})
+    return result | _intervals("difference", counts, gap, tracks, {"seed": seed, "n_resamples": n_resamples})
 
-# %% ../nbs/10_evaluate.ipynb #30cb9b3b
+# %% ../nbs/10_evaluate.ipynb #bacb2732
 def reliability_curve(predictions, tracks, genres, n_bins=10):
     """Confidence and accuracy in bins of equal width.
 
@@ -471,7 +502,7 @@ def reliability_curve(predictions, tracks, genres, n_bins=10):
     curve.insert(1, "high", (curve.index + 1) / n_bins)
     return curve.reset_index(drop=True)
 
-
+# %% ../nbs/10_evaluate.ipynb #30cb9b3b
 def expected_calibration_error(predictions, tracks, genres, n_bins=10):
     """Mean gap between confidence and accuracy over the bins of `reliability_curve`, weighted by their size.
 
@@ -519,13 +550,13 @@ def apply_temperature(predictions, temperature, genres):
     power = np.exp(logit - logit.max(axis=1, keepdims=True))
     return predictions.assign(**dict(zip(genres, (power / power.sum(axis=1, keepdims=True)).T)))
 
-
+# %% ../nbs/10_evaluate.ipynb #747f0204
 def negative_log_likelihood(predictions, tracks, genres):
     "Mean of minus the logarithm of the true genre's probability; a float, 0 is best."
     truth, probability, _ = _with_truth(predictions, tracks, genres)
     return float(-np.log(np.maximum(probability[np.arange(len(truth)), truth], _SMALLEST)).mean())
 
-
+# %% ../nbs/10_evaluate.ipynb #b40f4492
 def fit_temperature(predictions, tracks, genres):
     """The temperature that makes the true genres most probable.
 
