@@ -13,14 +13,10 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from .split import _some, artist_groups
+
 _NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "true_genre", "split", "artist")
 _SUM_TOLERANCE = 1e-3  # how far from 1 the probabilities of a row may sum
-
-
-def _some(names, limit=5):
-    "The first few names, and how many more there are."
-    names = [str(name) for name in names]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 # %% ../nbs/10_evaluate.ipynb #ef060e49
 def predict_chunks(model, store, chunks, genres, scaling="track", batch_size=256):
@@ -211,8 +207,6 @@ def _artists(tracks):
     "The artist group of each track, shape (n_tracks,); None where no artist is known."
     if "artist" not in tracks or tracks.artist.isna().all():
         return None
-    from genre_study.split import artist_groups
-
     return artist_groups(tracks)[0]
 
 # %% ../nbs/10_evaluate.ipynb #4c27d731
