@@ -17,20 +17,14 @@ BLUE, RED = "#1f4e8c", "#c8553d"  # one dark, one middling: they differ in grey 
 LIGHT_TO_DARK = "Greys"
 PNG_DPI = 110
 
-
+# %% ../nbs/11_plot.ipynb #c0aaea75
 def _new_axes(rows, columns, width, height, **options):
-    "A figure with a grid of axes; it is closed at once, so that a notebook shows it only where it is returned."
+    "A figure of width times height inches with a grid of axes."
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    look = {
-        "axes.edgecolor": GREY,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-    }
-    with sns.axes_style("ticks"), plt.rc_context(look):
+    ticks = {"xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK}
+    with sns.axes_style("ticks"), plt.rc_context({"axes.edgecolor": GREY} | ticks):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
     plt.close(figure)
     return figure, axes
@@ -43,7 +37,24 @@ def _axes(ax, width, height):
     figure, axes = _new_axes(1, 1, width, height)
     return figure, axes[0, 0]
 
-# %% ../nbs/11_plot.ipynb #c0aaea75
+# %% ../nbs/11_plot.ipynb #ca905e91
+def _mark_best(ax, history, monitor, name):
+    "A ring on valid's curve at the epoch whose weights are kept, and its value above the panel."
+    column = history["epoch" if monitor == "last" else monitor]
+    best = history.loc[column.idxmin() if monitor.endswith("loss") else column.idxmax()]
+    ax.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+    ax.plot(best["epoch"], best[name], "o", color=INK, markerfacecolor="white", markeredgewidth=1.6, zorder=5)
+    word = "last" if monitor == "last" else "best"
+    ax.set_title(f"{word} epoch {best['epoch']:.0f}: {best[name]:.3f}", fontsize=9, loc="left", color=INK)
+
+
+def _whole_numbers(axis):
+    "Ticks at whole numbers only; there is no epoch 2.5."
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+# %% ../nbs/11_plot.ipynb #1165fc2c
 def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
     """Accuracy and loss over the epochs of a training, for train and valid, with the best epoch marked.
 
@@ -89,22 +100,6 @@ def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
     sns.despine(figure)
     return figure
 
-
-def _mark_best(ax, history, monitor, name):
-    "A ring on valid's curve at the epoch whose weights are kept, and its value above the panel."
-    column = history["epoch" if monitor == "last" else monitor]
-    best = history.loc[column.idxmin() if monitor.endswith("loss") else column.idxmax()]
-    ax.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-    ax.plot(best["epoch"], best[name], "o", color=INK, markerfacecolor="white", markeredgewidth=1.6, zorder=5)
-    word = "last" if monitor == "last" else "best"
-    ax.set_title(f"{word} epoch {best['epoch']:.0f}: {best[name]:.3f}", fontsize=9, loc="left", color=INK)
-
-
-def _whole_numbers(axis):
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(integer=True))
-
 # %% ../nbs/11_plot.ipynb #647cfc26
 def plot_confusion(confusion, genres, normalise=False, ax=None):
     """Confusion matrix as a map with numbers.
@@ -132,21 +127,8 @@ def plot_confusion(confusion, genres, normalise=False, ax=None):
     shown, top = (100 * counts / rows, 100) if normalise else (counts, rows.max())
     size = 1.6 + 0.45 * len(genres)
     figure, ax = _axes(ax, size + 0.6, size)
-    sns.heatmap(
-        shown,
-        annot=True,
-        fmt=".0f",
-        cmap=LIGHT_TO_DARK,
-        vmin=0,
-        vmax=top,
-        square=True,
-        cbar=False,
-        linewidths=0.6,
-        linecolor="#dddddd",
-        xticklabels=genres,
-        yticklabels=genres,
-        ax=ax,
-    )
+    look = {"annot": True, "fmt": ".0f", "square": True, "cbar": False, "linewidths": 0.6, "linecolor": "#dddddd"}
+    sns.heatmap(shown, cmap=LIGHT_TO_DARK, vmin=0, vmax=top, xticklabels=genres, yticklabels=genres, ax=ax, **look)
     for text, part in zip(ax.texts, (shown / top).flat):
         text.set_color("white" if part > 0.6 else INK if part > 0 else "#b5b5b5")
     ax.tick_params(length=0)
@@ -156,6 +138,23 @@ def plot_confusion(confusion, genres, normalise=False, ax=None):
     return figure
 
 # %% ../nbs/11_plot.ipynb #72d015e6
+def _hz_ticks(axis, spec):
+    "Ticks at round frequencies; band b has its centre b + 1 of n_mels + 1 equal steps in mel from fmin to fmax."
+    from genre_study.mel import hz_to_mel
+
+    fmax_hz = spec.fmax_hz or spec.sample_rate / 2
+    low, high = (float(hz_to_mel(hz, spec.mel_scale)) for hz in (spec.fmin_hz, fmax_hz))
+
+    def place(hz):
+        return (float(hz_to_mel(hz, spec.mel_scale)) - low) / (high - low) * (spec.n_mels + 1) - 1
+
+    ticks = {}
+    for hz in (16000, 8000, 4000, 2000, 1000, 500, 250, 125):
+        if spec.fmin_hz < hz < fmax_hz and place(hz) < min(ticks.values(), default=np.inf) - spec.n_mels / 18:
+            ticks[hz] = place(hz)  # a tick too close to the one above is left out
+    axis.set_ticks(list(ticks.values()), [f"{hz:,}" for hz in ticks])
+
+# %% ../nbs/11_plot.ipynb #1dd9aeed
 def plot_spectrogram(frames, spec, start_s=0.0, unit="dB", range_db=80.0, ax=None):
     """Mel spectrogram with seconds and Hz on its axes.
 
@@ -182,38 +181,41 @@ def plot_spectrogram(frames, spec, start_s=0.0, unit="dB", range_db=80.0, ax=Non
         raise ValueError(f"frames has shape {frames.shape}; expected (n_frames, {spec.n_mels}), a row a frame")
     figure, ax = _axes(ax, 7.0, 3.0)
     end_s = start_s + len(frames) / spec.frames_per_second
-    image = ax.imshow(
-        frames.T,
-        origin="lower",
-        aspect="auto",
-        cmap="rocket_r",
-        interpolation="nearest",
-        extent=(start_s, end_s, -0.5, spec.n_mels - 0.5),
-        vmin=frames.max() - range_db if unit == "dB" else None,
-    )
+    look = {"origin": "lower", "aspect": "auto", "cmap": "rocket_r", "interpolation": "nearest"}
+    faintest = frames.max() - range_db if unit == "dB" else None
+    image = ax.imshow(frames.T, extent=(start_s, end_s, -0.5, spec.n_mels - 0.5), vmin=faintest, **look)
     _hz_ticks(ax.yaxis, spec)
     ax.set(xlabel="time (s)", ylabel="frequency (Hz)")
     figure.colorbar(image, ax=ax, label=unit, pad=0.01)
     return figure
 
-
-def _hz_ticks(axis, spec):
-    "Ticks at round frequencies; band b has its centre b + 1 of n_mels + 1 equal steps in mel from fmin to fmax."
-    from genre_study.mel import hz_to_mel
-
-    fmax_hz = spec.fmax_hz or spec.sample_rate / 2
-    low, high = (float(hz_to_mel(hz, spec.mel_scale)) for hz in (spec.fmin_hz, fmax_hz))
-
-    def place(hz):
-        return (float(hz_to_mel(hz, spec.mel_scale)) - low) / (high - low) * (spec.n_mels + 1) - 1
-
-    ticks = {}
-    for hz in (16000, 8000, 4000, 2000, 1000, 500, 250, 125):
-        if spec.fmin_hz < hz < fmax_hz and place(hz) < min(ticks.values(), default=np.inf) - spec.n_mels / 18:
-            ticks[hz] = place(hz)  # a tick too close to the one above is left out
-    axis.set_ticks(list(ticks.values()), [f"{hz:,}" for hz in ticks])
-
 # %% ../nbs/11_plot.ipynb #4231c5cb
+SIDE_LOOK = {
+    "train": {"facecolor": "#e3e3e3", "edgecolor": INK},
+    "valid": {"facecolor": "white", "edgecolor": INK, "hatch": "////"},
+    "test": {"facecolor": "#3d3d3d", "edgecolor": INK},
+    "": {"facecolor": "white", "edgecolor": GREY},
+}
+
+
+def _draw_chunk(ax, start_s, seconds, row, number, side):
+    "A bar with the chunk's number, in the look of its side."
+    ax.broken_barh([(start_s, seconds)], (row - 0.4, 0.8), **SIDE_LOOK[side], linewidth=0.8)
+    colour = "white" if side == "test" else INK
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if side == "valid" else None
+    ax.text(start_s + seconds / 2, row, str(number), ha="center", va="center", fontsize=8, color=colour, bbox=behind)
+
+
+def _side_legend(ax, sides):
+    "A legend of those sides that occur."
+    from matplotlib.patches import Patch
+
+    shown = [side for side in SIDE_LOOK if side in set(sides)]
+    if shown:
+        handles = [Patch(**SIDE_LOOK[side], label=side or "left out") for side in shown]
+        ax.figure.legend(handles=handles, loc="outside upper right", ncols=len(shown), frameon=False)
+
+# %% ../nbs/11_plot.ipynb #eb0cac19
 def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
     """The chunks of one track along time, in as many rows as overlap needs.
 
@@ -242,39 +244,23 @@ def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
     ax.broken_barh([(0, duration_s)], (-0.4, 0.8), facecolor="white", edgecolor=INK)
     ax.text(duration_s / 2, 0, f"track, {duration_s:g} s", ha="center", va="center", fontsize=9)
     for i, (start, side) in enumerate(zip(starts, sides)):
-        row = 1 + i % n_rows
-        ax.broken_barh([(start, seconds)], (row - 0.4, 0.8), **SIDE_LOOK[side], linewidth=0.8)
-        colour = "white" if side == "test" else INK
-        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if side == "valid" else None
-        ax.text(start + seconds / 2, row, str(i + 1), ha="center", va="center", fontsize=8, color=colour, bbox=behind)
+        _draw_chunk(ax, start, seconds, 1 + i % n_rows, i + 1, side)
     _side_legend(ax, sides if "split" in chunks else [])
-    ax.set(
-        xlabel="time (s)",
-        xlim=(-0.2, max(duration_s, starts[-1] + seconds) + 0.2),
-        ylim=(n_rows + 0.6, -0.6),
-        yticks=[],
-    )
+    end_s = max(duration_s, starts[-1] + seconds)
+    ax.set(xlabel="time (s)", xlim=(-0.2, end_s + 0.2), ylim=(n_rows + 0.6, -0.6), yticks=[])
     ax.spines[["left", "right", "top"]].set_visible(False)
     return figure
 
-
-SIDE_LOOK = {
-    "train": {"facecolor": "#e3e3e3", "edgecolor": INK},
-    "valid": {"facecolor": "white", "edgecolor": INK, "hatch": "////"},
-    "test": {"facecolor": "#3d3d3d", "edgecolor": INK},
-    "": {"facecolor": "white", "edgecolor": GREY},
-}
-
-
-def _side_legend(ax, sides):
-    from matplotlib.patches import Patch
-
-    shown = [side for side in SIDE_LOOK if side in set(sides)]
-    if shown:
-        handles = [Patch(**SIDE_LOOK[side], label=side or "left out") for side in shown]
-        ax.figure.legend(handles=handles, loc="outside upper right", ncols=len(shown), frameon=False)
-
 # %% ../nbs/11_plot.ipynb #d771dd0d
+def _draw_points(ax, part, value, y, group, name):
+    "Points with their intervals at the heights `y`, in the look of the group of that number."
+    reach = np.abs(np.vstack([part[value] - part["low"], part["high"] - part[value]]))
+    look = {"fmt": "osD^"[group % 4], "color": [INK, GREY][group % 2], "markerfacecolor": "white" if group % 2 else INK}
+    ax.errorbar(part[value], y, xerr=reach, capsize=2.5, markersize=6, linewidth=1.4, label=name, **look)
+    for high, number, at in zip(part["high"], part[value], y):
+        ax.annotate(f"{number:.3f}", (high, at), (6, 0), textcoords="offset points", va="center", fontsize=8)
+
+# %% ../nbs/11_plot.ipynb #17250df9
 def plot_intervals(results, label="run", value="accuracy", group=None, chance=None, ax=None):
     """Points with 95% intervals, a row each.
 
@@ -304,39 +290,12 @@ def plot_intervals(results, label="run", value="accuracy", group=None, chance=No
     for k, name in enumerate(groups):
         part = results if name is None else results[results[group] == name]
         shift = 0.0 if name is None else 0.36 * (k - (len(groups) - 1) / 2)
-        y = [labels.index(row) + shift for row in part[label]]
-        reach = np.abs(np.vstack([part[value] - part["low"], part["high"] - part[value]]))
-        ax.errorbar(
-            part[value],
-            y,
-            xerr=reach,
-            fmt="osD^"[k % 4],
-            color=[INK, GREY][k % 2],
-            capsize=2.5,
-            markersize=6,
-            markerfacecolor="white" if k % 2 else INK,
-            linewidth=1.4,
-            label=name,
-        )
-        for x, at in zip(part["high"], y):
-            ax.annotate(
-                f"{part[value].iloc[y.index(at)]:.3f}",
-                (x, at),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-            )
+        _draw_points(ax, part, value, [labels.index(row) + shift for row in part[label]], k, name)
     if chance is not None:
         ax.axvline(chance, color=GREY, linestyle=":", linewidth=1, label="chance")
     if group or chance is not None:
         ax.figure.legend(loc="outside upper right", ncols=4, frameon=False)
-    ax.set(
-        xlabel=f"{value} with 95% interval",
-        yticks=range(len(labels)),
-        yticklabels=labels,
-        ylim=(len(labels) - 0.4, -0.6),
-    )
+    ax.set(xlabel=f"{value} with 95% interval", yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
     ax.set_xlim(right=ax.get_xlim()[1] + 0.08 * np.ptp(ax.get_xlim()))
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
@@ -344,6 +303,15 @@ def plot_intervals(results, label="run", value="accuracy", group=None, chance=No
     return figure
 
 # %% ../nbs/11_plot.ipynb #332152df
+def _filled_bins(curve):
+    "Counts and edges for every bin, empty ones between the others included."
+    width = float((curve.high - curve.low).iloc[0])
+    edges = np.linspace(0, 1, round(1 / width) + 1)
+    counts = np.zeros(len(edges) - 1)
+    counts[np.round(curve.low / width).astype(int)] = curve.n
+    return counts, edges
+
+# %% ../nbs/11_plot.ipynb #cc3c0c14
 def plot_reliability(curves):
     """Reliability curves: accuracy against confidence, and how many songs there are in each bin.
 
@@ -376,16 +344,29 @@ def plot_reliability(curves):
         each.spines[["right", "top"]].set_visible(False)
     return figure
 
-
-def _filled_bins(curve):
-    "Counts and edges for every bin, empty ones between the others included."
-    width = float((curve.high - curve.low).iloc[0])
-    edges = np.linspace(0, 1, round(1 / width) + 1)
-    counts = np.zeros(len(edges) - 1)
-    counts[np.round(curve.low / width).astype(int)] = curve.n
-    return counts, edges
-
 # %% ../nbs/11_plot.ipynb #a30219ad
+def _draw_probabilities(ax, starts, values, seconds):
+    "Cells from light to dark: `values` has a row a genre and a column a chunk, `starts` the seconds of the columns."
+    step = np.diff(starts).min() if len(starts) > 1 else seconds
+    centre = starts + seconds / 2
+    for column, middle in zip(values.T, centre):  # one column of cells a chunk, so that gaps in time stay gaps
+        cells = (middle - step / 2, middle + step / 2)
+        image = ax.pcolormesh(cells, np.arange(len(values) + 1) - 0.5, column[:, None], cmap=LIGHT_TO_DARK, vmin=0, vmax=1)
+    light = values.max(axis=0) > 0.6
+    ax.scatter(centre, values.argmax(axis=0), s=9, c=np.where(light, "white", INK))
+    ax.set(xlabel="time (s)", xlim=(starts[0], starts[-1] + seconds))
+    return image
+
+# %% ../nbs/11_plot.ipynb #06752f76
+def _draw_song_vector(ax, song):
+    "A bar for each genre of a Series, with its value."
+    ax.barh(range(len(song)), song, color="#555555", height=0.7)
+    ax.set(xlabel="song vector", xlim=(0, 1))
+    ax.tick_params(axis="y", length=0)
+    for y, value in enumerate(song):
+        ax.text(value + 0.03, y, f"{value:.2f}", va="center", fontsize=8)
+
+# %% ../nbs/11_plot.ipynb #e566df4c
 def plot_timeline(predictions, genres, seconds=3.0, title=None):
     """Genre probabilities of one song over time, with the song vector beside it.
 
@@ -407,29 +388,12 @@ def plot_timeline(predictions, genres, seconds=3.0, title=None):
     ordered = predictions.sort_values("start_s")
     song = ordered[list(genres)].mean().sort_values(ascending=False, kind="stable")
     starts, values = ordered["start_s"].to_numpy(dtype=float), ordered[song.index].to_numpy(dtype=float).T
-    step = np.diff(starts).min() if len(starts) > 1 else seconds
-    centre = starts + seconds / 2
     figure, axes = _new_axes(1, 2, 8.0, 1.2 + 0.26 * len(genres), sharey=True, width_ratios=[4, 1])
     ax, beside = axes[0]
-    for column, middle in zip(values.T, centre):  # one column of cells a chunk, so that gaps in time stay gaps
-        cells = (middle - step / 2, middle + step / 2)
-        image = ax.pcolormesh(cells, np.arange(len(song) + 1) - 0.5, column[:, None], cmap=LIGHT_TO_DARK, vmin=0, vmax=1)
-    top = values.argmax(axis=0)
-    light = values.max(axis=0) > 0.6
-    ax.scatter(centre, top, s=9, c=np.where(light, "white", INK))
-    ax.set(
-        xlabel="time (s)",
-        yticks=range(len(song)),
-        yticklabels=song.index,
-        title=title,
-        xlim=(starts[0], starts[-1] + seconds),
-    )
+    image = _draw_probabilities(ax, starts, values, seconds)
+    ax.set(yticks=range(len(song)), yticklabels=song.index, title=title)
     ax.invert_yaxis()
-    beside.barh(range(len(song)), song, color="#555555", height=0.7)
-    beside.set(xlabel="song vector", xlim=(0, 1))
-    beside.tick_params(axis="y", length=0)
-    for y, value in enumerate(song):
-        beside.text(value + 0.03, y, f"{value:.2f}", va="center", fontsize=8)
+    _draw_song_vector(beside, song)
     for each in (ax, beside):
         each.spines[["right", "top"]].set_visible(False)
     figure.colorbar(image, ax=beside, label="probability", pad=0.02)
