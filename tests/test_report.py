@@ -90,6 +90,18 @@ def test_exported_functions_are_linked_from_the_text(site):
     assert 'id="run_grid"' in page and "dask.distributed.Client" in page and "14_grid.html" in page
 
 
+def test_exported_functions_are_linked_from_code_at_the_first_build(tmp_path):
+    reports, nbs = tmp_path / "reports", tmp_path / "nbs"
+    (reports / "one").mkdir(parents=True)
+    nbs.mkdir()
+    for place in (nbs / "00_one.ipynb", reports / "one" / "one.ipynb"):
+        nbformat.write(notebook("# One", ("fill(text)", [])), place)
+    for _ in range(2):
+        build_site(reports, nbs, reports)
+        for page in ("chapters/00_one.html", "one/index.html"):
+            assert '<pre><a href="../api/report.html#fill">fill</a>(text)' in (reports / page).read_text(), page
+
+
 def test_search_index_is_a_script_with_every_function(site):
     out, _ = site
     text = (out / "site" / "search.js").read_text(encoding="utf-8")
