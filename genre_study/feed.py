@@ -61,6 +61,19 @@ def fit_scaling(frames, scaling):
     return shift, gain
 
 # %% ../nbs/06_feed.ipynb #6acf5d3c
+def _cut(frames, start, n_frames, silence):
+    "Frames (n_frames, n_mels) float32 from `start` on; what lies past the end is silence."
+    cut = np.full((n_frames, frames.shape[1]), silence, "float32")
+    inside = frames[start : start + n_frames]
+    cut[: len(inside)] = inside
+    return cut
+
+
+def _scaled(cut, scaling, shift, gain):
+    "Frames as the network sees them; shift and gain are those of the whole track."
+    return 10.0 ** (cut / 10.0) if scaling == "power" else (cut - shift) * gain
+
+# %% ../nbs/06_feed.ipynb #a9596822
 class ChunkReader:
     """Scaled chunks from a store, with the tracks used last kept in memory.
 
@@ -99,14 +112,11 @@ class ChunkReader:
             frames, shift, gain = self.track(track_id)
             if chunks is None:
                 chunks = np.empty((len(starts), frames.shape[1], n_frames, 1), "float32")
-            cut = np.full((n_frames, frames.shape[1]), self.store.silence, "float32")
-            inside = frames[start : start + n_frames]
-            cut[: len(inside)] = inside
-            cut = 10.0 ** (cut / 10.0) if self.scaling == "power" else (cut - shift) * gain
-            chunks[row, :, :, 0] = cut.T
+            cut = _cut(frames, start, n_frames, self.store.silence)
+            chunks[row, :, :, 0] = _scaled(cut, self.scaling, shift, gain).T
         return chunks
 
-# %% ../nbs/06_feed.ipynb #cbe4cdd7
+# %% ../nbs/06_feed.ipynb #2bc77bc0
 def one_length(chunks):
     """The number of frames that all chunks have.
 
@@ -130,7 +140,7 @@ def one_length(chunks):
         raise ValueError(f"a network needs chunks of one length; the table has {found}. Make it with one ChunkSpec")
     return int(lengths[0])
 
-
+# %% ../nbs/06_feed.ipynb #e5c3ac03
 def read_chunks(store, chunks, scaling="track"):
     """Read and scale all chunks of a table.
 
@@ -156,7 +166,7 @@ def read_chunks(store, chunks, scaling="track"):
     n_frames = one_length(chunks)
     return ChunkReader(store, scaling).read(chunks["track_id"].tolist(), chunks["start_frame"].tolist(), n_frames)
 
-# %% ../nbs/06_feed.ipynb #e5c3ac03
+# %% ../nbs/06_feed.ipynb #0204931f
 def mask(chunks, rng, widest, axis):
     """Hide a random run of frames or bands of each chunk behind the chunk's mean, in place.
 
@@ -178,7 +188,7 @@ def mask(chunks, rng, widest, axis):
         hidden = chunk[start : start + width] if axis == 1 else chunk[:, start : start + width]
         hidden[...] = chunk.mean()
 
-
+# %% ../nbs/06_feed.ipynb #ec583ff7
 def mixup(chunks, labels, rng, alpha):
     """Blend each chunk and its label with another one of the batch.
 
@@ -199,7 +209,54 @@ def mixup(chunks, labels, rng, alpha):
     wide = share[:, None, None, None]
     return chunks * wide + chunks[other] * (1 - wide), labels * share[:, None] + labels[other] * (1 - share[:, None])
 
-# %% ../nbs/06_feed.ipynb #0204931f
+# %% ../nbs/06_feed.ipynb #8f2dacc9
+def _varied(chunks, labels, rng, mixup_alpha, time_mask, band_mask):
+    "Chunks and labels after mixup and masks; 0 leaves a step out."
+    if mixup_alpha:
+        chunks, labels = mixup(chunks, labels, rng, mixup_alpha)
+    for axis, widest in ((1, band_mask), (2, time_mask)):
+        if widest:
+            mask(chunks, rng, widest, axis)
+    return chunks, labels
+
+# %% ../nbs/06_feed.ipynb #d914b30d
+def _group_size(chunks, n_mels, memory_mb):
+    "How many tracks to shuffle together: all when they fit, else as many as fill half of the memory."
+    ends = (chunks["start_frame"] + chunks["n_frames"]).groupby(chunks["track_id"].to_numpy()).max()
+    megabytes = ends.sum() * n_mels * 2 / 1e6  # two bytes a number
+    return len(ends) if megabytes <= memory_mb else max(1, int(len(ends) * memory_mb / megabytes / 2))
+
+
+def _shuffled(track_ids, group_size, rng):
+    "Row numbers of all chunks: groups of tracks one after the other, the chunks of a group in random order."
+    tracks, track = np.unique(track_ids.astype(str), return_inverse=True)
+    group = (rng.permutation(len(tracks)) // group_size)[track]
+    return np.lexsort((rng.random(len(track)), group))
+
+# %% ../nbs/06_feed.ipynb #2957bca9
+def _one_hot(names, genres):
+    "Labels (n_chunks, n_genres) float32 for the genres of the chunks."
+    place = {genre: number for number, genre in enumerate(genres)}
+    unknown = sorted(set(names) - set(place))
+    if unknown:
+        raise ValueError(f"genres {unknown} of the chunks are not among the labels {list(genres)}")
+    return np.eye(len(place), dtype="float32")[[place[genre] for genre in names]]
+
+# %% ../nbs/06_feed.ipynb #a89a32c8
+def _as_keras(feed):
+    "A `keras.utils.PyDataset` of the batches of a `ChunkFeed`; Keras is imported only here."
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return len(feed)
+
+        def __getitem__(self, index):
+            return feed[index] if feed.shuffle else feed.whole_batch(index)
+
+    return Batches()
+
+# %% ../nbs/06_feed.ipynb #cafb2f4e
 class ChunkFeed:
     """Batches of scaled chunks with one-hot labels.
 
@@ -233,22 +290,11 @@ class ChunkFeed:
         self.n_frames = one_length(chunks)
         self.reader = ChunkReader(store, scaling, memory_mb)
         self.track_ids, self.starts = chunks["track_id"].to_numpy(object), chunks["start_frame"].to_numpy()
-        label = {genre: place for place, genre in enumerate(genres)}
-        unknown = sorted(set(chunks["genre"]) - set(label))
-        if unknown:
-            raise ValueError(f"genres {unknown} of the chunks are not among the labels {list(genres)}")
-        self.labels = np.eye(len(label), dtype="float32")[[label[genre] for genre in chunks["genre"]]]
+        self.labels = _one_hot(chunks["genre"], genres)
         self.batch_size, self.shuffle, self.seed = min(batch_size, len(chunks)), shuffle, seed
         self.mixup_alpha, self.time_mask, self.band_mask = mixup_alpha, time_mask, band_mask
-        self.groups_of = self._group_size(chunks, store.spec.n_mels, memory_mb)
+        self.groups_of = _group_size(chunks, store.spec.n_mels, memory_mb)
         self.epoch, self._dealt = 0, None
-
-    @staticmethod
-    def _group_size(chunks, n_mels, memory_mb):
-        "How many tracks to shuffle together: all when they fit, else as many as fill half of the memory."
-        ends = (chunks["start_frame"] + chunks["n_frames"]).groupby(chunks["track_id"].to_numpy()).max()
-        megabytes = ends.sum() * n_mels * 2 / 1e6  # two bytes a number
-        return len(ends) if megabytes <= memory_mb else max(1, int(len(ends) * memory_mb / megabytes / 2))
 
     def __len__(self):
         n_chunks = len(self.starts)
@@ -260,23 +306,15 @@ class ChunkFeed:
             return np.arange(len(self.starts))
         if self._dealt is None or self._dealt[0] != self.epoch:
             rng = np.random.default_rng([self.seed, self.epoch])
-            tracks, track = np.unique(self.track_ids.astype(str), return_inverse=True)
-            group = (rng.permutation(len(tracks)) // self.groups_of)[track]
-            self._dealt = self.epoch, np.lexsort((rng.random(len(track)), group))
+            self._dealt = self.epoch, _shuffled(self.track_ids, self.groups_of, rng)
         return self._dealt[1]
 
     def __getitem__(self, index):
         "Batch `index` of this epoch: chunks (n, n_mels, n_frames, 1) and labels (n, n_genres), float32."
         rows = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         chunks = self.reader.read(self.track_ids[rows], self.starts[rows], self.n_frames)
-        labels = self.labels[rows]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        if self.mixup_alpha:
-            chunks, labels = mixup(chunks, labels, rng, self.mixup_alpha)
-        for axis, widest in ((1, self.band_mask), (2, self.time_mask)):
-            if widest:
-                mask(chunks, rng, widest, axis)
-        return chunks, labels
+        return _varied(chunks, self.labels[rows], rng, self.mixup_alpha, self.time_mask, self.band_mask)
 
     def whole_batch(self, index):
         """Batch `index` filled up to full size, with weights: one shape is compiled once.
@@ -291,13 +329,4 @@ class ChunkFeed:
 
     def to_keras(self):
         "The same as a `keras.utils.PyDataset`, which `fit` and `evaluate` take."
-        import keras
-
-        class Batches(keras.utils.PyDataset):
-            def __len__(batches):
-                return len(self)
-
-            def __getitem__(batches, index):
-                return self[index] if self.shuffle else self.whole_batch(index)
-
-        return Batches()
+        return _as_keras(self)
