@@ -36,8 +36,9 @@ def _trouble(error):
     """What went wrong, in a box that screen readers read out."""
     return f'<p role="alert"><b>This is no song that can be read.</b> It {html.escape(_problem(error))}.</p>'
 
-
+# %% ../nbs/21_page.ipynb #9554e44a
 def _clock(seconds):
+    """A time in minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
@@ -45,7 +46,7 @@ def _stretches(song):
     """Where each genre was heard, as rows of (from, to, genre, probability)."""
     return [[_clock(row.start_s), _clock(row.end_s), row.genre, f"{row.probability:.0%}"] for row in song.heard.itertuples()]
 
-# %% ../nbs/21_page.ipynb #9554e44a
+# %% ../nbs/21_page.ipynb #ac93407a
 def _delete(path, folder):
     """Delete an upload, with the folder that gradio made for it; nothing outside the folder of uploads."""
     if path and Path(path).resolve().is_relative_to(Path(folder).resolve()):
@@ -66,7 +67,7 @@ def _sweep(folder, age_s):
             except FileNotFoundError:  # someone was quicker
                 pass
 
-
+# %% ../nbs/21_page.ipynb #27791d86
 def _answer(path, bundle, max_duration_s):
     """(words, vector, figure, stretches) for one upload; empty where there is none."""
     from matplotlib.figure import Figure
@@ -79,7 +80,46 @@ def _answer(path, bundle, max_duration_s):
         return _trouble(error), None, None, None
     return _words(song), song.vector, song.plot(Figure(figsize=(9, 5), layout="constrained")), _stretches(song)
 
-# %% ../nbs/21_page.ipynb #ac93407a
+# %% ../nbs/21_page.ipynb #1317535c
+def _for_visitors(bundle, folder, max_duration_s):
+    """(answer, forget): what the page does with a visitor's upload, and when the visitor leaves."""
+    import gradio
+
+    uploads = {}  # of each visitor
+
+    def forget(request: gradio.Request):
+        _delete(uploads.pop(request.session_hash, None), folder)
+
+    def answer(path, request: gradio.Request):
+        if uploads.get(request.session_hash) != path:
+            forget(request)
+        uploads[request.session_hash] = path
+        return _answer(path, bundle, max_duration_s)
+
+    return answer, forget
+
+# %% ../nbs/21_page.ipynb #7b6414f3
+class _Body:
+    """The body of one request as it comes in. `status` is that of its refusal: 413 too large, 408 too slow, else 0."""
+
+    def __init__(self, receive, max_bytes, max_s):
+        self.receive, self.left, self.end = receive, max_bytes, asyncio.get_running_loop().time() + max_s
+        self.status, self.whole = 0, False
+
+    async def piece(self):
+        """The next piece, or None where it is refused."""
+        if self.whole or self.status:  # what comes now is only whether the visitor is still there
+            return await self.receive()
+        try:
+            message = await asyncio.wait_for(self.receive(), max(0, self.end - asyncio.get_running_loop().time()))
+        except TimeoutError:
+            self.status = 408
+            return None
+        self.left, self.whole = self.left - len(message.get("body", b"")), not message.get("more_body", False)
+        self.status = 413 if self.left < 0 else 0
+        return None if self.status else message
+
+# %% ../nbs/21_page.ipynb #15276b85
 class _Bounds:
     """ASGI middleware: the body of a request has so many bytes and seconds to come in."""
 
@@ -89,33 +129,23 @@ class _Bounds:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        left, end, status = self.max_bytes, asyncio.get_running_loop().time() + self.max_s, 0
-        whole = False
+        body = _Body(receive, self.max_bytes, self.max_s)
 
         async def bounded_receive():
-            nonlocal left, status, whole
-            if whole or status:  # what comes now is only whether the visitor is still there
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(0, end - asyncio.get_running_loop().time()))
-                left, whole = left - len(message.get("body", b"")), not message.get("more_body", False)
-                status = 413 if left < 0 else 0
-            except TimeoutError:
-                status = 408
-            if status:
-                await send({"type": "http.response.start", "status": status, "headers": [(b"connection", b"close")]})
-                await send({"type": "http.response.body", "body": b"too large" if status == 413 else b"too slow"})
-                return {"type": "http.disconnect"}
-            return message
+            message = await body.piece()
+            if message is None:
+                await send({"type": "http.response.start", "status": body.status, "headers": [(b"connection", b"close")]})
+                await send({"type": "http.response.body", "body": b"too large" if body.status == 413 else b"too slow"})
+            return message or {"type": "http.disconnect"}
 
         async def bounded_send(message):
-            if not status:
+            if not body.status:
                 await send(message)
 
         try:
             await self.app(scope, bounded_receive, bounded_send)
         except Exception:
-            if not status:
+            if not body.status:
                 raise
 
 # %% ../nbs/21_page.ipynb #4d1b2c00
@@ -140,17 +170,7 @@ def build_page(bundle, folder, max_duration_s=3600.0):
     """
     import gradio
 
-    uploads = {}  # of each visitor
-
-    def forget(request: gradio.Request):
-        _delete(uploads.pop(request.session_hash, None), folder)
-
-    def answer(path, request: gradio.Request):
-        if uploads.get(request.session_hash) != path:
-            forget(request)
-        uploads[request.session_hash] = path
-        return _answer(path, bundle, max_duration_s)
-
+    answer, forget = _for_visitors(bundle, folder, max_duration_s)
     with gradio.Blocks(title="genre_study", analytics_enabled=False) as page:
         gradio.Markdown("# Which genre is it?\nDrop a song or record one. It stays on this machine and is deleted afterwards.")
         with gradio.Row():
@@ -167,24 +187,35 @@ def build_page(bundle, folder, max_duration_s=3600.0):
         page.unload(forget)
     return page
 
+# %% ../nbs/21_page.ipynb #b4124bcd
+def _free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _launch(page, port, max_mb, upload_s, open_browser):
+    """Serve a page on this machine, in threads of its own; its address."""
+    from starlette.middleware import Middleware
+
+    bounds = Middleware(_Bounds, max_bytes=int(max_mb * 1e6) + 10_000, max_s=upload_s)  # and the form around the file
+    return page.launch(
+        server_name="127.0.0.1", server_port=port or _free_port(), share=False, quiet=True, inbrowser=open_browser,
+        prevent_thread_lock=True, max_file_size=int(max_mb * 1e6), app_kwargs={"middleware": [bounds]}, css=_STYLE,
+        theme="default", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
+        enable_monitoring=False, strict_cors=True)[1]
+
 # %% ../nbs/21_page.ipynb #5ff33b4e
 class _Server:
     """A page that is being served: `url`, and `close()`."""
 
     def __init__(self, bundle, port, max_mb, max_duration_s, upload_s, keep_s, open_browser):
-        from starlette.middleware import Middleware
-
         self.uploads, self.closed = tempfile.TemporaryDirectory(prefix="genre_study_"), threading.Event()
         self.before = os.environ.get("GRADIO_TEMP_DIR")  # gradio asks for it at every request
         os.environ["GRADIO_TEMP_DIR"] = folder = os.path.realpath(self.uploads.name)
         try:
             self.page = build_page(bundle, folder, max_duration_s).queue(max_size=16)
-            bounds = Middleware(_Bounds, max_bytes=int(max_mb * 1e6) + 10_000, max_s=upload_s)  # and the form around the file
-            self.url = self.page.launch(
-                server_name="127.0.0.1", server_port=port or _free_port(), share=False, quiet=True, inbrowser=open_browser,
-                prevent_thread_lock=True, max_file_size=int(max_mb * 1e6), app_kwargs={"middleware": [bounds]}, css=_STYLE,
-                theme="default", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
-                enable_monitoring=False, strict_cors=True)[1]
+            self.url = _launch(self.page, port, max_mb, upload_s, open_browser)
         except BaseException:
             self._tidy()
             raise
@@ -203,12 +234,6 @@ class _Server:
     def _tidy(self):
         self.uploads.cleanup()
         os.environ.pop("GRADIO_TEMP_DIR") if self.before is None else os.environ.update(GRADIO_TEMP_DIR=self.before)
-
-
-def _free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 # %% ../nbs/21_page.ipynb #f05ae2ac
 def serve(model=None, port=7860, max_mb=200, max_duration_s=3600.0, upload_s=120.0, keep_s=600.0, open_browser=False,
