@@ -55,7 +55,7 @@ def hz_to_mel(hz, mel_scale="slaney"):
         return 2595.0 * np.log10(1.0 + hz / 700.0)
     return np.where(hz < 1000, hz / _LINEAR_HZ, 15 + np.log(np.maximum(hz, 1000) / 1000) / _LOG_STEP)
 
-
+# %% ../nbs/03_mel.ipynb #30b8f52f
 def mel_to_hz(mel, mel_scale="slaney"):
     """Frequency in Hz of a pitch in mel: the inverse of `hz_to_mel`, with the same parameters."""
     _check_scale(mel_scale)
@@ -64,7 +64,24 @@ def mel_to_hz(mel, mel_scale="slaney"):
         return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
     return np.where(mel < 15, mel * _LINEAR_HZ, 1000 * np.exp(_LOG_STEP * (np.maximum(mel, 15) - 15)))
 
-# %% ../nbs/03_mel.ipynb #30b8f52f
+# %% ../nbs/03_mel.ipynb #8332a32e
+def _check_whole(name, value, least):
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+def _check_range(fmin_hz, fmax_hz, half_rate_hz):
+    "Raise unless the range lies under half the sample rate, above which a recording holds nothing."
+    for name, value in (("fmin_hz", fmin_hz), ("fmax_hz", fmax_hz)):
+        if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+            raise TypeError(f"{name} must be a number of Hz, got {value!r}")
+    if not 0 <= fmin_hz < (half_rate_hz if fmax_hz is None else fmax_hz) <= half_rate_hz:
+        raise ValueError(f"expected 0 <= fmin_hz < fmax_hz <= {half_rate_hz:g} (half the sample rate), "
+                         f"got fmin_hz={fmin_hz!r}, fmax_hz={fmax_hz!r}")
+
+# %% ../nbs/03_mel.ipynb #c2ba57fc
 @dataclass(frozen=True)
 class MelSpec:
     """Parameters of a mel spectrogram; the defaults are librosa's and the published study's.
@@ -97,20 +114,9 @@ class MelSpec:
 
     def __post_init__(self):
         for name, least in (("sample_rate", 1), ("n_fft", 2), ("hop_length", 1), ("n_mels", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a whole number, got {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value!r}")
+            _check_whole(name, getattr(self, name), least)
         _check_scale(self.mel_scale)
-        for name in ("fmin_hz", "fmax_hz"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
-                raise TypeError(f"{name} must be a number of Hz, got {value!r}")
-        top_hz = self.sample_rate / 2 if self.fmax_hz is None else self.fmax_hz
-        if not 0 <= self.fmin_hz < top_hz <= self.sample_rate / 2:
-            raise ValueError(f"expected 0 <= fmin_hz < fmax_hz <= {self.sample_rate / 2:g} (half the sample rate), "
-                             f"got fmin_hz={self.fmin_hz!r}, fmax_hz={self.fmax_hz!r}")
+        _check_range(self.fmin_hz, self.fmax_hz, self.sample_rate / 2)
 
     @property
     def frames_per_second(self):
@@ -211,7 +217,7 @@ def _mel_power(samples, n_frames, spec):
                 np.matmul(spectrum[part, bins], weights, out=power[part, bands])
     return power
 
-# %% ../nbs/03_mel.ipynb #7794b439
+# %% ../nbs/03_mel.ipynb #a51fab26
 def _check_samples(samples):
     if samples.ndim != 1:
         raise ValueError(f"expected a mono waveform of shape (n_samples,), got shape {samples.shape}: "
@@ -225,7 +231,33 @@ def _n_frames(n_samples, spec=MelSpec()):
     """Frames in the spectrogram of a waveform of n_samples >= 1 samples: 1292 for 30 s with the defaults."""
     return 1 + (n_samples - spec.n_fft % 2) // spec.hop_length  # librosa pads an odd window by one sample less
 
+# %% ../nbs/03_mel.ipynb #2df798e4
+def _stretches(blocks, spec):
+    """Samples enough for up to 256 windows, and the number of windows, one stretch after the other."""
+    half, hop, n_fft = spec.n_fft // 2, spec.hop_length, spec.n_fft
+    need = (_BATCH - 1) * hop + n_fft
+    waiting, n_waiting, n_samples, n_done = [np.zeros(half, np.float32)], half, 0, 0
+    for block in blocks:
+        block = np.asarray(block)
+        _check_samples(block)
+        n_samples += len(block)
+        for start in range(0, len(block), need):
+            part = block[start:start + need].astype(np.float32, copy=False)
+            waiting.append(part)
+            n_waiting += len(part)
+            while n_waiting >= max(need, _BATCH * hop):
+                samples = np.concatenate(waiting)
+                yield samples, _BATCH
+                n_done += _BATCH
+                waiting, n_waiting = [samples[_BATCH * hop:]], n_waiting - _BATCH * hop
+    if n_samples == 0:
+        raise ValueError("the waveform is empty: expected at least one sample")
+    samples = np.concatenate([*waiting, np.zeros(n_fft + hop, np.float32)])
+    remaining = _n_frames(n_samples, spec) - n_done
+    for start in range(0, remaining, _BATCH):
+        yield samples[start * hop:], min(_BATCH, remaining - start)
 
+# %% ../nbs/03_mel.ipynb #a919b579
 def mel_blocks(blocks, spec=MelSpec()):
     """Mel power spectrogram of a waveform that comes in pieces.
 
@@ -249,30 +281,10 @@ def mel_blocks(blocks, spec=MelSpec()):
     TypeError
         If the samples are not floats.
     """
-    half, hop, n_fft = spec.n_fft // 2, spec.hop_length, spec.n_fft
-    need = (_BATCH - 1) * hop + n_fft
-    waiting, n_samples, n_done = [np.zeros(half, np.float32)], 0, 0
-    n_waiting = half
-    for block in blocks:
-        block = np.asarray(block)
-        _check_samples(block)
-        n_samples += len(block)
-        for start in range(0, len(block), need):
-            part = block[start:start + need].astype(np.float32, copy=False)
-            waiting.append(part)
-            n_waiting += len(part)
-            while n_waiting >= max(need, _BATCH * hop):
-                samples = np.concatenate(waiting)
-                yield _finite(_mel_power(samples, _BATCH, spec), n_done, spec)
-                n_done += _BATCH
-                waiting, n_waiting = [samples[_BATCH * hop:]], n_waiting - _BATCH * hop
-    if n_samples == 0:
-        raise ValueError("the waveform is empty: expected at least one sample")
-    samples = np.concatenate([*waiting, np.zeros(n_fft + hop, np.float32)])
-    remaining = _n_frames(n_samples, spec) - n_done
-    for start in range(0, remaining, _BATCH):
-        part = samples[start * hop:]
-        yield _finite(_mel_power(part, min(_BATCH, remaining - start), spec), n_done + start, spec)
+    n_done = 0
+    for samples, n_windows in _stretches(blocks, spec):
+        yield _finite(_mel_power(samples, n_windows, spec), n_done, spec)
+        n_done += n_windows
 
 
 def _finite(power, first_frame, spec):
@@ -356,21 +368,26 @@ _REPLACE = "Replace it by a good copy or leave it out"
 _CONVERT = "Convert it, for example with: ffmpeg -i INPUT -ac 1 OUTPUT.wav"
 _SAMPLE_RATES_HZ = (1000, 768_000)  # what a recording can have; everything else is a broken header
 
-# %% ../nbs/03_mel.ipynb #0e5bad75
+# %% ../nbs/03_mel.ipynb #627ccb1c
 def _open_regular(path):
     """A readable handle of a regular file; never blocks on a pipe, never opens a device."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            what = "a folder" if os.path.isdir(path) else "not a regular file (a pipe, socket or device)"
-            raise AudioError(path, f"is {what}", "Give the path of an audio file")
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        handle = None
+        if stat.S_ISREG(os.stat(path).st_mode):
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise AudioError(path, f"cannot be opened: {error.strerror}", "Check the path and its permissions") from error
     except ValueError as error:
-        if isinstance(error, AudioError):
-            raise
         raise AudioError(path, f"is no path: {error}", "Give the path of an audio file") from error
+    if handle is None:
+        what = "a folder" if os.path.isdir(path) else "not a regular file (a pipe, socket or device)"
+        raise AudioError(path, f"is {what}", "Give the path of an audio file")
     return os.fdopen(handle, "rb")
+
+# %% ../nbs/03_mel.ipynb #d78ef064
+def _too_long(name, max_duration_s):
+    advice = "Cut it into shorter files, or allow more with max_duration_s"
+    return AudioError(name, f"is longer than {max_duration_s:g} s", advice)
 
 
 def _check_header(name, sound, max_duration_s):
@@ -381,10 +398,9 @@ def _check_header(name, sound, max_duration_s):
     if sound.channels < 1:
         raise AudioError(name, "has no channel", _REPLACE)
     if sound.frames > max_duration_s * sound.samplerate:
-        raise AudioError(name, f"is longer than {max_duration_s:g} s", "Cut it into shorter files, or allow more "
-                         "with max_duration_s")
+        raise _too_long(name, max_duration_s)
 
-# %% ../nbs/03_mel.ipynb #627ccb1c
+# %% ../nbs/03_mel.ipynb #a474656d
 _BLOCK = 1 << 17  # samples over all channels that are decoded at a time, half a megabyte
 
 
@@ -399,8 +415,7 @@ def _decode(name, sound, max_duration_s):
             samples = samples * np.float32(1 / 32768)
         n_read += len(samples)
         if n_read > max_duration_s * sound.samplerate:
-            raise AudioError(name, f"is longer than {max_duration_s:g} s", "Cut it into shorter files, or allow "
-                             "more with max_duration_s")
+            raise _too_long(name, max_duration_s)
         mono = samples[:, 0] if sound.channels == 1 else samples.mean(axis=1)
         if not np.isfinite(mono).all():
             raise AudioError(name, "has samples that are NaN or infinite", _REPLACE)
@@ -408,7 +423,7 @@ def _decode(name, sound, max_duration_s):
     if n_read == 0:
         raise AudioError(name, "holds no samples", _REPLACE)
 
-
+# %% ../nbs/03_mel.ipynb #fc010497
 def _resample(blocks, from_rate, to_rate):
     """Blocks at another sample rate, by soxr at its high quality (librosa's default too)."""
     import soxr
@@ -418,7 +433,7 @@ def _resample(blocks, from_rate, to_rate):
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
-# %% ../nbs/03_mel.ipynb #84f37658
+# %% ../nbs/03_mel.ipynb #16f28758
 def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600):
     """Audio of a file as mono blocks, decoded as they are asked for.
 
@@ -452,9 +467,10 @@ def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600):
                 yield from blocks if sound.samplerate == sample_rate else _resample(blocks, sound.samplerate,
                                                                                     sample_rate)
         except soundfile.LibsndfileError as error:
-            problem = "is empty" if is_path and os.fstat(handle.fileno()).st_size == 0 else "cannot be decoded: " + \
-                error.error_string.strip().rstrip(".")
-            raise AudioError(name, problem, _REPLACE if problem == "is empty" else _CONVERT) from error
+            if is_path and os.fstat(handle.fileno()).st_size == 0:
+                raise AudioError(name, "is empty", _REPLACE) from error
+            problem = error.error_string.strip().rstrip(".")
+            raise AudioError(name, f"cannot be decoded: {problem}", _CONVERT) from error
 
 # %% ../nbs/03_mel.ipynb #7f0db6d9
 def load_audio(file, sample_rate=22050, max_duration_s=3600):
