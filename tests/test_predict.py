@@ -194,6 +194,23 @@ def test_folder_goes_on_where_it_stopped(bundle, wave, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_folder_of_nothing_is_an_empty_table(bundle, tmp_path, suffix):
+    (tmp_path / "music").mkdir()
+    for _ in range(2):
+        assert len(predict_folder(tmp_path / "music", tmp_path / f"table.{suffix}", bundle, progress=False)) == 0
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_folder_keeps_numbers_beside_a_broken_file(bundle, wave, tmp_path, suffix):
+    soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE)
+    (tmp_path / "b.mp3").write_bytes(b"nothing")
+    table = predict_folder(tmp_path, tmp_path / f"table.{suffix}", bundle, progress=False)
+    assert table.duration_s[0] == pytest.approx(4.0, abs=0.1) and np.isnan(table.duration_s[1])
+    assert table[list(GENRES)].sum(axis=1).tolist() == [pytest.approx(1.0), 0]
+    assert table.reasons.tolist() == ["", ""] and table["top"].tolist()[1] == ""
+
+
 @pytest.mark.torture
 def test_three_hours_in_bounded_memory(bundle, wave, tmp_path):
     """A file of three hours: under 600 MB, and the same vector as its frames give in one piece."""
@@ -243,7 +260,8 @@ def test_floor_of_a_long_song_is_the_same_in_pieces(floored):
     """The loudest moment comes last: what was read before it is clipped too."""
     from genre_study.feed import fit_scaling
     from genre_study.mel import log_mel
-    from genre_study.predict import _array_blocks, _Frames, _scale_of
+    from genre_study.predict import _Frames, _scale_of
+    from genre_study.source import _array_blocks
 
     noise = np.random.default_rng(0).normal(0, 1e-4, SAMPLE_RATE * 330).astype(np.float32)
     noise[-SAMPLE_RATE:] *= 1e3
@@ -352,8 +370,8 @@ def test_likeness_knows_no_loudness(floored, corpus, tmp_path):
 
 
 def test_noise_has_no_memory_and_music_has(floored, corpus):
+    from genre_study.doubt import _shape, _sums
     from genre_study.mel import load_audio, log_mel
-    from genre_study.predict import _shape, _sums
 
     def memory(sound):
         frames = log_mel(np.asarray(sound, np.float32), floored.mel).T

@@ -98,9 +98,11 @@ EXPLAINED = {
     ("B202", "download.py"): "extractall has a filter: our own, which lets audio through, and then the standard library's",
     ("B404", "run.py"): "runs are processes of their own",
     ("B603", "run.py"): "a list of fixed arguments without a shell; parameters travel as JSON on standard input",
-    ("B404", "predict.py"): "ffmpeg decodes what libsndfile does not know",
-    ("B603", "predict.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
-    ("B704", "report.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
+    ("B404", "source.py"): "ffmpeg decodes what libsndfile does not know",
+    ("B603", "source.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
+    ("B404", "one_file.py"): "ONNX is written by Keras on PyTorch, in a process of its own",
+    ("B603", "one_file.py"): "a list without a shell: this Python, a program of five lines, and names of our own temporary files",
+    ("B704", "render.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
     ("B311", "store.py"): "random order of work, nothing secret",
 }
 
