@@ -13,6 +13,14 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+# %% ../nbs/02_chunk.ipynb #9ed5831f
+_ROUNDING = 1e-6  # in frames: 0.29 s at 100 frames a second is 28.999999999999996 in floating point, and means 29
+
+
+def _frames_of(seconds, frames_per_second):
+    """Frames of a centred spectrogram of so many seconds (a number or an array): one at time 0, then one every hop."""
+    return np.floor(np.asarray(seconds) * frames_per_second + _ROUNDING).astype(int) + 1
+
 # %% ../nbs/02_chunk.ipynb #665a0fc1
 @dataclass(frozen=True)
 class ChunkSpec:
@@ -70,15 +78,7 @@ class ChunkSpec:
 
     def n_frames(self, frames_per_second):
         """Frames in one chunk: 130 for 3 s at 43.07 frames a second."""
-        return _frames_of(self.seconds, frames_per_second)
-
-# %% ../nbs/02_chunk.ipynb #60a4f664
-_ROUNDING = 1e-6  # in frames: 0.29 s at 100 frames a second is 28.999999999999996 in floating point, and means 29
-
-
-def _frames_of(seconds, frames_per_second):
-    """Frames of a centred spectrogram of so many seconds: one at time 0, then one every hop."""
-    return int(np.floor(seconds * frames_per_second + _ROUNDING)) + 1
+        return int(_frames_of(self.seconds, frames_per_second))
 
 # %% ../nbs/02_chunk.ipynb #6b890e72
 def _starts(n_track_frames, spec, frames_per_second):
@@ -103,7 +103,7 @@ def _track_frames(tracks, frames_per_second):
                          "Leave out the tracks with a problem before they are cut into chunks")
     if column == "n_frames":
         return length.astype(int)
-    return np.floor(length * frames_per_second + _ROUNDING).astype(int) + 1
+    return _frames_of(length, frames_per_second)
 
 # %% ../nbs/02_chunk.ipynb #3b7337c2
 def chunk_table(tracks, spec=ChunkSpec(), frames_per_second=22050 / 512):
