@@ -231,6 +231,15 @@ def _n_frames(n_samples, spec=MelSpec()):
     """Frames in the spectrogram of a waveform of n_samples >= 1 samples: 1292 for 30 s with the defaults."""
     return 1 + (n_samples - spec.n_fft % 2) // spec.hop_length  # librosa pads an odd window by one sample less
 
+
+def _finite(power, first_frame, spec):
+    """The frames turned to (n_mels, n), refused when a sample was NaN, infinite or too large."""
+    if not np.isfinite(power).all():
+        bad = first_frame + int(np.argmin(np.isfinite(power).all(axis=1)))
+        raise ValueError(f"the waveform has samples that are NaN, infinite or too large near "
+                         f"{bad / spec.frames_per_second:.2f} s")
+    return power.T
+
 # %% ../nbs/03_mel.ipynb #2df798e4
 def _stretches(blocks, spec):
     """Samples enough for up to 256 windows, and the number of windows, one stretch after the other."""
@@ -285,15 +294,6 @@ def mel_blocks(blocks, spec=MelSpec()):
     for samples, n_windows in _stretches(blocks, spec):
         yield _finite(_mel_power(samples, n_windows, spec), n_done, spec)
         n_done += n_windows
-
-
-def _finite(power, first_frame, spec):
-    """The frames turned to (n_mels, n), refused when a sample was NaN, infinite or too large."""
-    if not np.isfinite(power).all():
-        bad = first_frame + int(np.argmin(np.isfinite(power).all(axis=1)))
-        raise ValueError(f"the waveform has samples that are NaN, infinite or too large near "
-                         f"{bad / spec.frames_per_second:.2f} s")
-    return power.T
 
 # %% ../nbs/03_mel.ipynb #5dec55c3
 def mel_spectrogram(waveform, spec=MelSpec()):
