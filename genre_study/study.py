@@ -73,7 +73,7 @@ RANGES = {
     "tracks_per_genre": (3, 10_000), "frames_per_second": (0.0, 1000.0), "workers": (0, 1024),
 }
 
-
+# %% ../nbs/12_study.ipynb #e28e951d
 def check_value(name, value, kind):
     """Return `value` as `kind`, or raise a TypeError or ValueError that names it, its value and what would do."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -161,19 +161,6 @@ def _key(*parts):
     """A short stable name for what the parts say (8 hex digits)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
-
-def is_store(folder):
-    """True where `folder` was made by `build_store` or `import_spectrograms`."""
-    return (Path(folder) / "zarr.json").is_file()
-
-
-def _minicorpus_store(settings, spec, data_dir, workers):
-    from genre_study.minicorpus import render_minicorpus
-
-    folder = data_dir / f"minicorpus-{settings.tracks_per_genre}"
-    tracks = render_minicorpus(folder, settings.tracks_per_genre)
-    return build_store(tracks, data_dir / "stores" / f"{folder.name}-{_key(asdict(spec))}", spec, workers=workers)
-
 # %% ../nbs/12_study.ipynb #570f9097
 def _mel_spec(settings):
     """The spectrograms that audio is turned into."""
@@ -182,7 +169,39 @@ def _mel_spec(settings):
         return spec
     return replace(spec, hop_length=round(spec.sample_rate / settings.frames_per_second))
 
+# %% ../nbs/12_study.ipynb #62d14f42
+def is_store(folder):
+    """True where `folder` was made by `build_store` or `import_spectrograms`."""
+    return (Path(folder) / "zarr.json").is_file()
 
+
+def _minicorpus_store(settings, spec, data_dir, workers):
+    """The store of the synthetic corpus, which is rendered first where it is not there."""
+    from genre_study.minicorpus import render_minicorpus
+
+    folder = data_dir / f"minicorpus-{settings.tracks_per_genre}"
+    tracks = render_minicorpus(folder, settings.tracks_per_genre)
+    return build_store(tracks, data_dir / "stores" / f"{folder.name}-{_key(asdict(spec))}", spec, workers=workers)
+
+
+def _audio_store(source, spec, data_dir, workers):
+    """The store of a folder of audio, one folder a genre."""
+    store = data_dir / "stores" / f"{source.name}-{_key(str(source.resolve()), asdict(spec))}"
+    return build_store(read_corpus(source), store, spec, workers=workers)
+
+# %% ../nbs/12_study.ipynb #8b3c39a3
+def _imported_store(settings, file, data_dir):
+    """The store of a file of spectrograms. GTZAN's tracks get their artists from the published index."""
+    with np.load(file, allow_pickle=False) as arrays:
+        ids = arrays["ids"].astype(str)
+    facts = gtzan_tracks()
+    tracks = facts[facts.track_id.isin(ids)] if set(ids) <= set(facts.track_id) else None
+    state = file.stat()
+    key = _key(str(file.resolve()), state.st_size, state.st_mtime_ns, settings.frames_per_second)
+    return import_spectrograms(file, data_dir / "stores" / f"{file.stem}-{key}", tracks=tracks,
+                               frames_per_second=settings.frames_per_second or None)
+
+# %% ../nbs/12_study.ipynb #69bca55e
 def prepare_data(settings):
     """Open the store that a run reads, and make it first where it is not there.
 
@@ -200,8 +219,7 @@ def prepare_data(settings):
     FileNotFoundError
         If `settings.corpus` is neither `"minicorpus"` nor a folder or file that exists.
     """
-    spec = _mel_spec(settings)
-    data_dir, workers = Path(settings.data_dir), settings.workers or None
+    spec, data_dir, workers = _mel_spec(settings), Path(settings.data_dir), settings.workers or None
     if settings.corpus == "minicorpus":
         return _minicorpus_store(settings, spec, data_dir, workers)
     source = Path(settings.corpus)
@@ -212,21 +230,18 @@ def prepare_data(settings):
         return open_store(source)
     if source.is_file():
         return _imported_store(settings, source, data_dir)
-    tracks = read_corpus(source)
-    store = data_dir / "stores" / f"{source.name}-{_key(str(source.resolve()), asdict(spec))}"
-    return build_store(tracks, store, spec, workers=workers)
+    return _audio_store(source, spec, data_dir, workers)
 
-# %% ../nbs/12_study.ipynb #8b3c39a3
-def _imported_store(settings, file, data_dir):
-    """The store of a file of spectrograms. GTZAN's tracks get their artists from the published index."""
-    with np.load(file, allow_pickle=False) as arrays:
-        ids = arrays["ids"].astype(str)
-    facts = gtzan_tracks()
-    tracks = facts[facts.track_id.isin(ids)] if set(ids) <= set(facts.track_id) else None
-    state = file.stat()
-    key = _key(str(file.resolve()), state.st_size, state.st_mtime_ns, settings.frames_per_second)
-    return import_spectrograms(file, data_dir / "stores" / f"{file.stem}-{key}", tracks=tracks,
-                               frames_per_second=settings.frames_per_second or None)
+# %% ../nbs/12_study.ipynb #84148c44
+def _thin_training(tracks, share, seed):
+    """Keep a share of each genre's training tracks, for learning curves. Smaller shares are inside larger ones."""
+    if share == 1:
+        return tracks
+    order = tracks[tracks.split == "train"].sample(frac=1, random_state=seed)
+    rank = order.groupby("genre").cumcount()
+    size = order.groupby("genre").track_id.transform("size")
+    kept = order.track_id[rank < (size * share).round().clip(lower=1)]
+    return tracks[(tracks.split != "train") | tracks.track_id.isin(kept)].reset_index(drop=True)
 
 # %% ../nbs/12_study.ipynb #dac52c0c
 def deal(store, settings):
@@ -246,17 +261,6 @@ def deal(store, settings):
     chunks = split_chunks(chunk_table(tracks, spec, store.frames_per_second), tracks, seed=settings.seed)
     check_split(tracks, chunks, protocol=settings.protocol, allow_leakage=settings.allow_leakage)
     return tracks, chunks
-
-
-def _thin_training(tracks, share, seed):
-    """Keep a share of each genre's training tracks, for learning curves. Smaller shares are inside larger ones."""
-    if share == 1:
-        return tracks
-    order = tracks[tracks.split == "train"].sample(frac=1, random_state=seed)
-    rank = order.groupby("genre").cumcount()
-    size = order.groupby("genre").track_id.transform("size")
-    kept = order.track_id[rank < (size * share).round().clip(lower=1)]
-    return tracks[(tracks.split != "train") | tracks.track_id.isin(kept)].reset_index(drop=True)
 
 # %% ../nbs/12_study.ipynb #6a235de8
 def start_run(settings):
@@ -289,13 +293,13 @@ def stage(seconds, name):
     finally:
         seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
-
+# %% ../nbs/12_study.ipynb #3733578f
 def versions():
     """Versions of what can change a result, by name."""
     names = ("genre_study", "keras", "jax", "numpy", "scipy", "pandas", "scikit-learn", "librosa", "zarr")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
-# %% ../nbs/12_study.ipynb #36c56367
+# %% ../nbs/12_study.ipynb #224b4dca
 def side_metrics(predictions, tracks, genres, seed=0):
     """Metrics of the chunks and of the songs of one side.
 
@@ -319,7 +323,7 @@ def side_metrics(predictions, tracks, genres, seed=0):
     return {"chunk": evaluate(predictions, tracks, genres, seed=seed),
             "song": evaluate(song_vectors(predictions), tracks, genres, seed=seed)}
 
-
+# %% ../nbs/12_study.ipynb #5b94bdc5
 def counts(tracks, chunks):
     """Number of tracks and chunks a side."""
     sides = ("train", "valid", "test")
@@ -327,7 +331,18 @@ def counts(tracks, chunks):
     return {"n_tracks": {side: int(with_side.get(side, 0)) for side in sides},
             "n_chunks": {side: int((chunks.split == side).sum()) for side in sides}}
 
-# %% ../nbs/12_study.ipynb #224b4dca
+# %% ../nbs/12_study.ipynb #3790e347
+def _write_tables(folder, predictions, tracks):
+    """`chunks.parquet` and `songs.parquet`: probabilities with the side and the true genre."""
+    from genre_study.evaluate import song_vectors
+
+    truth = tracks[["track_id", "genre"]].rename(columns={"genre": "true_genre"})
+    for name, make in (("chunks", lambda table: table), ("songs", song_vectors)):
+        sides = [make(table).assign(split=side) for side, table in predictions.items()]
+        table = pd.concat(sides, ignore_index=True).merge(truth, on="track_id")
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+
+# %% ../nbs/12_study.ipynb #9cbd2e18
 def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     """Write what a run leaves behind; `metrics.json` last, in one step.
 
@@ -361,14 +376,3 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)  # only an unfinished run needs it
     return metrics
-
-
-def _write_tables(folder, predictions, tracks):
-    """`chunks.parquet` and `songs.parquet`: probabilities with the side and the true genre."""
-    from genre_study.evaluate import song_vectors
-
-    truth = tracks[["track_id", "genre"]].rename(columns={"genre": "true_genre"})
-    for name, make in (("chunks", lambda table: table), ("songs", song_vectors)):
-        sides = [make(table).assign(split=side) for side, table in predictions.items()]
-        table = pd.concat(sides, ignore_index=True).merge(truth, on="track_id")
-        table.to_parquet(folder / f"{name}.parquet", index=False)
