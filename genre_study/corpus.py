@@ -135,7 +135,7 @@ def _listed_artists(folder, root):
         return table.set_index("track_id").artist
     return None
 
-
+# %% ../nbs/00_corpus.ipynb #4be1915d
 def _gtzan_artists(tracks):
     """Artists by track_id where every track has a GTZAN name and its genre, else None."""
     facts = gtzan_tracks().set_index("track_id")
@@ -170,7 +170,7 @@ def _text(name):
     """A file name as text that can be written to any table; what isn't UTF-8 in it is spelled out."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
-
+# %% ../nbs/00_corpus.ipynb #997121df
 def _scan(root):
     """Rows (path, genre, name, duration_s, problem) of the audio files under a root, and the files passed over."""
     rows, passed_over = [], []
