@@ -12,54 +12,26 @@ import tarfile
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .corpus import AUDIO_SUFFIXES, read_corpus
 
-# %% ../nbs/18_download.ipynb #1db25648
-class DownloadError(OSError):
-    """A download that failed for good; what has come is kept for the next call."""
+# %% ../nbs/18_download.ipynb #e2c3a3a9
+def _n_bytes(part):
+    """How much of a download is there."""
+    return part.stat().st_size if part.exists() else 0
 
 
-_MAX_BYTES = 8 << 30  # GTZAN has 1.2 GB
+def _asked_for(part):
+    """Headers of a request for what is missing: all of it, where there is no part or no tag."""
+    tag_file = part.with_suffix(".tag")
+    tag = tag_file.read_text() if tag_file.exists() else ""
+    rest = {"Range": f"bytes={_n_bytes(part)}-", "If-Range": tag} if _n_bytes(part) and tag else {}
+    return {"Accept-Encoding": "identity", **rest}
 
-
-class _Resuming:
-    """A downloader for pooch: continues a part that is there, and after a break."""
-
-    def __init__(self, part, attempts, timeout_s):
-        self.part, self.attempts, self.timeout_s = Path(part), attempts, timeout_s
-        self.tag_file = self.part.with_suffix(".tag")
-
-    def __call__(self, url, output_file, pooch, check_only=False):
-        import requests
-        from urllib3.exceptions import HTTPError
-
-        idle, reason = 0, "nothing came"
-        while idle < self.attempts:
-            before = self._size()
-            try:
-                if self._continue(url):
-                    shutil.move(self.part, output_file)
-                    self.tag_file.unlink(missing_ok=True)
-                    return
-                reason = "the connection closed before the end"
-            except requests.HTTPError as error:
-                if error.response.status_code < 500:
-                    raise DownloadError(f"{url}: the server answers {error}. Check the address") from error
-                reason = f"the server answers {error}"
-            except (requests.RequestException, HTTPError) as error:
-                reason = f"{type(error).__name__}: {error}"
-            idle = 0 if self._size() > before else idle + 1
-            time.sleep(min(0.1 * 2**idle, 5) if idle else 0)
-        raise DownloadError(f"{url}: given up after {self.attempts} attempts without progress, at {self._size():,} "
-                            f"bytes ({reason}). What has come is kept: call again to continue")
-
-    def _size(self):
-        return self.part.stat().st_size if self.part.exists() else 0
-
-# %% ../nbs/18_download.ipynb #d352a89c
+# %% ../nbs/18_download.ipynb #8824f9e4
 def _total(response, start):
     """Size of the whole file as the server tells it, or None."""
     if response.status_code == 206:
@@ -68,36 +40,61 @@ def _total(response, start):
     length = response.headers.get("Content-Length", "")
     return start + int(length) if length.isdigit() and not response.headers.get("Content-Encoding") else None
 
+# %% ../nbs/18_download.ipynb #917cdc9a
+class DownloadError(OSError):
+    """A download that failed for good; what has come is kept for the next call."""
 
-def _continue(self, url):
+
+_MAX_BYTES = 8 << 30  # GTZAN has 1.2 GB
+
+
+def _continue(part, url, timeout_s):
     """Ask for the rest and append it; True when the file is whole."""
     import requests
 
-    start, tag = self._size(), self.tag_file.read_text() if self.tag_file.exists() else ""
-    headers = {"Accept-Encoding": "identity"}
-    if start and tag:
-        headers |= {"Range": f"bytes={start}-", "If-Range": tag}
-    with requests.get(url, headers=headers, stream=True, timeout=self.timeout_s) as response:
-        if response.status_code == 416:  # nothing after the part: it is whole already, or of another file
-            if response.headers.get("Content-Range", "") == f"bytes */{start}":
-                return True
-            self.part.unlink()
-            return False
-        response.raise_for_status()
+    start = _n_bytes(part)
+    with requests.get(url, headers=_asked_for(part), stream=True, timeout=timeout_s) as response:
         sent = response.headers.get("Content-Range", "")
+        if response.status_code == 416:  # nothing after the part: it is whole already, or of another file
+            if sent != f"bytes */{start}":
+                part.unlink(missing_ok=True)
+            return part.exists()
+        response.raise_for_status()
         goes_on = response.status_code == 206 and sent.startswith(f"bytes {start}-")
-        start = start if goes_on else 0
-        total = _total(response, start)
-        self.tag_file.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
-        with open(self.part, "ab" if goes_on else "wb") as file:
+        total = _total(response, start if goes_on else 0)
+        part.with_suffix(".tag").write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+        with open(part, "ab" if goes_on else "wb") as file:
             while piece := response.raw.read1(1 << 16):  # what has come, be it little: a break loses nothing
                 file.write(piece)
                 if file.tell() > _MAX_BYTES:
                     raise DownloadError(f"{url}: sends more than {_MAX_BYTES:,} bytes. Check the address")
-        return total is None or self._size() >= total
+    return total is None or _n_bytes(part) >= total
 
+# %% ../nbs/18_download.ipynb #cece7a61
+def _resume(url, output_file, pooch, *, part, attempts, timeout_s):
+    """A downloader for pooch: continues a part that is there, and after a break."""
+    import requests
+    from urllib3.exceptions import HTTPError
 
-_Resuming._continue = _continue
+    idle, reason = 0, "nothing came"
+    while idle < attempts:
+        before = _n_bytes(part)
+        try:
+            if _continue(part, url, timeout_s):
+                shutil.move(part, output_file)
+                part.with_suffix(".tag").unlink(missing_ok=True)
+                return
+            reason = "the connection closed before the end"
+        except requests.HTTPError as error:
+            if error.response.status_code < 500:
+                raise DownloadError(f"{url}: the server answers {error}. Check the address") from error
+            reason = f"the server answers {error}"
+        except (requests.RequestException, HTTPError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        idle = 0 if _n_bytes(part) > before else idle + 1
+        time.sleep(min(0.1 * 2**idle, 5) if idle else 0)
+    raise DownloadError(f"{url}: given up after {attempts} attempts without progress, at {_n_bytes(part):,} "
+                        f"bytes ({reason}). What has come is kept: call again to continue")
 
 # %% ../nbs/18_download.ipynb #963c9a8b
 _MAX_FILES = 20_000
@@ -126,6 +123,39 @@ def _unpack(archive, folder):
         raise ValueError(f"the archive can't be unpacked: {error}. Nothing of it was kept; check the address") from error
     if not n_files:
         raise ValueError(f"the archive holds no audio files ({', '.join(AUDIO_SUFFIXES)})")
+
+# %% ../nbs/18_download.ipynb #22d08362
+def _root_of_genres(unpacked):
+    """The folder that holds the genres: archives have one or two folders around them."""
+    root = unpacked
+    while not any(path.is_file() for path in root.glob("*/*")):
+        inside = [path for path in root.iterdir() if path.is_dir()]
+        if len(inside) != 1:
+            raise ValueError(f"the archive has folders {sorted(path.name for path in inside)[:5]}, expected one with a "
+                             "folder a genre in it")
+        root = inside[0]
+    return root
+
+# %% ../nbs/18_download.ipynb #5b1fa013
+def _fetch(folder, url, known_hash, downloader, progress):
+    """Download, check and unpack; the corpus appears in one step."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the progress bar that pooch can use misses widgets in some notebooks
+        import pooch
+
+    if known_hash is None:
+        warnings.warn("known_hash is None: nobody checks that the archive is what it should be", stacklevel=3)
+    pooch.get_logger().setLevel("INFO" if progress else "WARNING")
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder) as workplace:
+        try:
+            archive = pooch.retrieve(url, known_hash, fname="archive", path=workplace, downloader=downloader)
+        except ValueError as error:
+            raise ValueError(f"{url}: the checksum of what came differs from {known_hash!r}. It was deleted; check the "
+                             f"address and the checksum ({error})") from error
+        unpacked = Path(workplace) / "unpacked"
+        unpacked.mkdir()
+        _unpack(archive, unpacked)
+        os.replace(_root_of_genres(unpacked), folder / "genres")
 
 # %% ../nbs/18_download.ipynb #baaa3bc5
 KNOWN_BAD = ("jazz.00054",)
@@ -172,43 +202,11 @@ def fetch_gtzan(folder, url, known_hash, attempts=5, timeout_s=30.0, progress=Fa
         if urlsplit(str(url)).scheme not in ("http", "https") or not urlsplit(str(url)).netloc:
             raise ValueError(f"url={url!r}: expected an address that starts with http:// or https://")
         folder.mkdir(parents=True, exist_ok=True)
-        _fetch(folder, url, known_hash, _Resuming(folder / ".archive.part", attempts, timeout_s), progress)
+        downloader = partial(_resume, part=folder / ".archive.part", attempts=attempts, timeout_s=timeout_s)
+        _fetch(folder, url, known_hash, downloader, progress)
     tracks = read_corpus(folder)
     unknown = tracks[(tracks.problem != "") & ~tracks.track_id.isin(KNOWN_BAD)]
     if len(unknown):
         warnings.warn(f"{len(unknown)} files can't be read, {unknown.track_id.iloc[0]!r} among them: see the column "
                       "problem", stacklevel=2)
     return tracks
-
-# %% ../nbs/18_download.ipynb #ace780b6
-def _fetch(folder, url, known_hash, downloader, progress):
-    """Download, check and unpack; the corpus appears in one step."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the progress bar that pooch can use misses widgets in some notebooks
-        import pooch
-
-    if known_hash is None:
-        warnings.warn("known_hash is None: nobody checks that the archive is what it should be", stacklevel=3)
-    pooch.get_logger().setLevel("INFO" if progress else "WARNING")
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder) as workplace:
-        try:
-            archive = pooch.retrieve(url, known_hash, fname="archive", path=workplace, downloader=downloader)
-        except ValueError as error:
-            raise ValueError(f"{url}: the checksum of what came differs from {known_hash!r}. It was deleted; check the "
-                             f"address and the checksum ({error})") from error
-        unpacked = Path(workplace) / "unpacked"
-        unpacked.mkdir()
-        _unpack(archive, unpacked)
-        os.replace(_root_of_genres(unpacked), folder / "genres")
-
-
-def _root_of_genres(unpacked):
-    """The folder that holds the genres: archives have one or two folders around them."""
-    root = unpacked
-    while not any(path.is_file() for path in root.glob("*/*")):
-        inside = [path for path in root.iterdir() if path.is_dir()]
-        if len(inside) != 1:
-            raise ValueError(f"the archive has folders {sorted(path.name for path in inside)[:5]}, expected one with a "
-                             "folder a genre in it")
-        root = inside[0]
-    return root
