@@ -43,6 +43,12 @@ def standardise(spectrogram):
     return (x - x.mean()) / x.std()
 
 # %% ../nbs/19_describe.ipynb #e7a3885b
+def _rates_and_scales():
+    """Rate and scale of each filter: cycles a column, cycles a mel band."""
+    both_ways = [-scale for scale in SCALES[:0:-1]] + list(SCALES)
+    return [(rate, scale) for rate in RATES for scale in (both_ways if rate else SCALES[1:])]
+
+# %% ../nbs/19_describe.ipynb #f7d8b5c1
 def _axis_filter(centre, size, coarsest, spread_at_zero):
     "Gaussian weights around a frequency, and the points of the spectrum they belong to, on the smallest grid by halves."
     spread = 0.38 * abs(centre) or spread_at_zero
@@ -53,7 +59,16 @@ def _axis_filter(centre, size, coarsest, spread_at_zero):
     index = np.arange(first, first + points)
     return index % size, np.exp(-0.5 * ((index / size - centre) / spread) ** 2).astype(np.float32)
 
+# %% ../nbs/19_describe.ipynb #de4eb4b6
+def _spectrum(spectrogram):
+    """The two-dimensional spectrum of a spectrogram that is mirrored at its edges, to 160 bands."""
+    from scipy.fft import fft2
 
+    n_columns = spectrogram.shape[1]
+    width = -(-(n_columns + 48) // 48) * 48
+    return fft2(np.pad(spectrogram, ((16, 16), (24, width - n_columns - 24)), mode="reflect").astype(np.float32))
+
+# %% ../nbs/19_describe.ipynb #74962a97
 def ripple_strengths(spectrogram):
     """Strength of the ripples of each rate and scale, at each time and in 32 groups of 4 bands.
 
@@ -77,28 +92,34 @@ def ripple_strengths(spectrogram):
     complex sounds", 2005, with the modulus and the averages of a scattering transform (J. Anden and S. Mallat, "Deep scattering
     spectrum", 2014).
     """
-    from scipy.fft import fft2, ifft2
+    from scipy.fft import ifft2
 
-    n_columns = spectrogram.shape[1]
-    width = -(-(n_columns + 48) // 48) * 48
-    padded = np.pad(spectrogram, ((16, 16), (24, width - n_columns - 24)), mode="reflect")
-    spectrum = fft2(padded.astype(np.float32))
-    for rate in RATES:
+    spectrum = _spectrum(spectrogram)
+    height, width = spectrum.shape
+    for rate, scale in _rates_and_scales():
         columns, along_time = _axis_filter(rate, width, width // 8, 0.003)
-        for scale in sorted({sign * scale for scale in SCALES for sign in ((1, -1) if rate else (1,))}):
-            if not rate and not scale:
-                continue
-            bands, along_bands = _axis_filter(scale, 160, 40, 0.012)
-            part = spectrum[np.ix_(bands, columns)] * (along_bands[:, None] * along_time)
-            strength = np.abs(ifft2(part)) * (part.size / padded.size)
-            per_band, per_column = len(bands) / 160, len(columns) / width
-            first, last = round(24 * per_column), round((24 + n_columns) * per_column)
-            strength = strength[round(16 * per_band):round(144 * per_band), first:last]
-            yield rate, scale, strength.reshape(32, -1, strength.shape[1]).mean(axis=1)
+        bands, along_bands = _axis_filter(scale, height, 40, 0.012)
+        part = spectrum[np.ix_(bands, columns)] * (along_bands[:, None] * along_time)
+        strength = np.abs(ifft2(part)) * (part.size / spectrum.size)
+        per_band, per_column = len(bands) / height, len(columns) / width
+        first, last = round(24 * per_column), round((24 + spectrogram.shape[1]) * per_column)
+        strength = strength[round(16 * per_band):round(144 * per_band), first:last]
+        yield rate, scale, strength.reshape(32, -1, strength.shape[1]).mean(axis=1)
 
 # %% ../nbs/19_describe.ipynb #74efb125
 def ripple_descriptors(x):
-    "Strength of ripples (93 rates and scales, 16 groups of bands), four summaries over time."
+    """Strength of ripples (93 rates and scales, 16 groups of bands), four summaries over time.
+
+    Parameters
+    ----------
+    x : array of shape (128, n_columns)
+        A spectrogram from `standardise`.
+
+    Returns
+    -------
+    dict of str to array of shape (1488,)
+        "ripple_level/level", "ripple_change/ratio", "ripple_log/mean" and "ripple_spread/spread", natural logarithms.
+    """
     rows = [[], [], [], []]
     for _, _, strength in ripple_strengths(x):
         logs = np.log(strength + 1e-3)
@@ -111,23 +132,40 @@ def ripple_descriptors(x):
         "ripple_log/mean": log_mean, "ripple_spread/spread": log_spread,
     }
 
-# %% ../nbs/19_describe.ipynb #fb428ee5
+# %% ../nbs/19_describe.ipynb #e6d1e868
 def _pool(x, n_bands):
+    """Means of groups of neighbouring bands."""
     return x.reshape(n_bands, -1, x.shape[1]).mean(axis=1)
 
 
+def _unit(bands):
+    """Each band with mean 0 and, unless it is still, standard deviation 1."""
+    return (bands - bands.mean(axis=1, keepdims=True)) / (bands.std(axis=1, keepdims=True) + 1e-6)
+
+
 def _sorted_blocks(x, width, hop=6, percentile=90):
-    "Sort each band's values within blocks, then take a percentile over the blocks."
+    """Sort each band's values within blocks, then take a percentile over the blocks."""
     blocks = np.lib.stride_tricks.sliding_window_view(x, width, axis=1)[:, ::hop]
     return np.percentile(np.sort(blocks, axis=2), percentile, axis=1)
 
-
+# %% ../nbs/19_describe.ipynb #fb428ee5
 def timbre_descriptors(x):
-    "Shape of the spectrum: ten parts."
+    """Shape of the spectrum.
+
+    Parameters
+    ----------
+    x : array of shape (128, n_columns)
+        A spectrogram from `standardise`.
+
+    Returns
+    -------
+    dict of str to array
+        Ten vectors, "timbre/mean" to "timbre/pattern".
+    """
     from scipy.fft import dct
 
     bands = _pool(x, 32)
-    z = (bands - bands.mean(axis=1, keepdims=True)) / (bands.std(axis=1, keepdims=True) + 1e-6)
+    z = _unit(bands)
     cepstrum = dct(x, axis=0, norm="ortho")
     covariance = np.cov(cepstrum[:20], bias=True)[np.triu_indices(20)]
     groups = x.reshape(16, 8, -1)
@@ -145,7 +183,18 @@ def timbre_descriptors(x):
 
 # %% ../nbs/19_describe.ipynb #43e27b70
 def dynamics_descriptors(x):
-    "Jumps of each band from column to column, and rises over three columns."
+    """Jumps of each band from column to column, and rises over three columns.
+
+    Parameters
+    ----------
+    x : array of shape (128, n_columns)
+        A spectrogram from `standardise`.
+
+    Returns
+    -------
+    dict of str to array
+        Five vectors, "dynamics/spread" to "dynamics/rise".
+    """
     bands = _pool(x, 32)
     jump = np.diff(bands, axis=1)
     rise = np.maximum(bands[:, 3:] - bands[:, :-3], 0)
@@ -155,16 +204,41 @@ def dynamics_descriptors(x):
         "dynamics/pattern": _sorted_blocks(rise, 25)[:, -14:].ravel(), "dynamics/rise": rise.std(axis=1),
     }
 
-
+# %% ../nbs/19_describe.ipynb #33a3d69e
 def correlation_descriptors(x):
-    "Correlation over time of each pair of 16 groups of bands."
-    bands = _pool(x, 16)
-    z = (bands - bands.mean(axis=1, keepdims=True)) / (bands.std(axis=1, keepdims=True) + 1e-6)
+    """Correlation over time of each pair of 16 groups of bands.
+
+    Parameters
+    ----------
+    x : array of shape (128, n_columns)
+        A spectrogram from `standardise`.
+
+    Returns
+    -------
+    dict of str to array of shape (120,)
+        "correlation/pairs", each from -1 to 1.
+    """
+    z = _unit(_pool(x, 16))
     return {"correlation/pairs": (z @ z.T / z.shape[1])[np.triu_indices(16, 1)]}
 
-
+# %% ../nbs/19_describe.ipynb #bf57082d
 def modulation_descriptors(x, width=128, n_edges=20):
-    "Spectrum of the loudness of 16 groups of bands over windows of 10 s, whole and relative; jumps of the cepstrum."
+    """Spectrum of the loudness of 16 groups of bands, whole and relative; jumps of the cepstrum.
+
+    Parameters
+    ----------
+    x : array of shape (128, n_columns)
+        A spectrogram from `standardise`.
+    width : int
+        Columns of a window, of which each starts a quarter after the one before.
+    n_edges : int
+        About how many groups of frequencies, in geometric steps.
+
+    Returns
+    -------
+    dict of str to array
+        "modulation/level", "modulation/relative" (a logarithm each), "modulation/cepstrum".
+    """
     from scipy.fft import dct, rfft
 
     windows = np.lib.stride_tricks.sliding_window_view(_pool(x, 16), width, axis=1)[:, :: width // 4]
@@ -211,7 +285,7 @@ def describe_track(spectrogram):
     parts |= correlation_descriptors(x) | modulation_descriptors(x)
     return {name: values.astype(np.float32) for name, values in parts.items()}
 
-
+# %% ../nbs/19_describe.ipynb #91d1b875
 def describe_tracks(spectrograms, workers=1):
     """Descriptors of many tracks.
 
