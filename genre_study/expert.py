@@ -12,7 +12,7 @@ import numpy as np
 
 from .describe import GROUPS
 
-# %% ../nbs/20_expert.ipynb #3c25be06
+# %% ../nbs/20_expert.ipynb #4a3b5e56
 @dataclass
 class Expert:
     """One group's scaling, components and classifiers.
@@ -57,9 +57,9 @@ class Expert:
         distances = cdist(self.components(descriptors), self.centres, "sqeuclidean")
         return np.exp(-self.gamma * distances) @ self.weights + self.bias
 
-
+# %% ../nbs/20_expert.ipynb #769224db
 def _prepare(descriptors, group, n_components):
-    "An Expert without classifiers."
+    """An Expert without classifiers."""
     parts = [name for name in descriptors if name.partition("/")[0] == group]
     numbers = np.concatenate([descriptors[part] for part in parts], axis=1)
     weight = np.concatenate([np.full(n, (n * len(parts)) ** -0.5) for n in (descriptors[part].shape[1] for part in parts)])
@@ -72,7 +72,18 @@ def _prepare(descriptors, group, n_components):
     components = (clipped - centre).T @ turned[:, -n_components:] / np.sqrt(strength[-n_components:])
     return Expert(parts, mean, scale, weight[:, None] * components, centre @ components)
 
-# %% ../nbs/20_expert.ipynb #dffa2ca9
+# %% ../nbs/20_expert.ipynb #0b4b663a
+def _fit_machines(expert, labels, penalty):
+    """Give a prepared expert one support vector machine a genre, against the rest; genres in sorted order."""
+    from sklearn.svm import SVC
+
+    machines = [SVC(C=penalty, gamma=expert.gamma).fit(expert.centres, labels == genre) for genre in sorted(set(labels))]
+    expert.weights = np.zeros((len(labels), len(machines)))
+    for column, machine in enumerate(machines):
+        expert.weights[machine.support_, column] = machine.dual_coef_[0]
+    expert.bias = np.array([machine.intercept_[0] for machine in machines])
+
+# %% ../nbs/20_expert.ipynb #656297a6
 def fit_experts(descriptors, labels, groups=GROUPS, n_components=56, penalty=10.0, gamma=0.4):
     """Fit one expert a group.
 
@@ -100,8 +111,6 @@ def fit_experts(descriptors, labels, groups=GROUPS, n_components=56, penalty=10.
     ValueError
         For unknown groups, labels of another length, or fewer than two genres.
     """
-    from sklearn.svm import SVC
-
     labels = np.asarray(labels)
     known = {name.partition("/")[0] for name in descriptors}
     if not set(groups) <= known:
@@ -114,25 +123,47 @@ def fit_experts(descriptors, labels, groups=GROUPS, n_components=56, penalty=10.
     for group in groups:
         expert = _prepare(descriptors, group, n_components)
         expert.centres, expert.gamma = expert.components(descriptors), gamma
-        machines = [SVC(C=penalty, gamma=gamma).fit(expert.centres, labels == genre) for genre in sorted(set(labels))]
-        expert.weights = np.zeros((n_tracks, len(machines)))
-        for column, machine in enumerate(machines):
-            expert.weights[machine.support_, column] = machine.dual_coef_[0]
-        expert.bias = np.array([machine.intercept_[0] for machine in machines])
+        _fit_machines(expert, labels, penalty)
         experts[group] = expert
     return experts
 
-
+# %% ../nbs/20_expert.ipynb #45409f2c
 def expert_scores(experts, descriptors):
-    "Sum of the experts' scores, (n_tracks, n_genres), genres in sorted order."
+    """Sum of the experts' scores.
+
+    Parameters
+    ----------
+    experts : dict of str to Expert
+        From `fit_experts`.
+    descriptors : dict of str to array of shape (n_tracks, n_numbers)
+
+    Returns
+    -------
+    array of shape (n_tracks, n_genres)
+        Genres in sorted order.
+    """
     return sum(expert.scores(descriptors) for expert in experts.values())
 
-# %% ../nbs/20_expert.ipynb #e63f7ddd
+# %% ../nbs/20_expert.ipynb #4165077d
 def flatten_descriptors(descriptors, parts):
-    "All parts side by side in the given order, (n_tracks, n_numbers) float32."
+    """All parts side by side in the given order, (n_tracks, n_numbers) float32."""
     return np.concatenate([descriptors[part] for part in parts], axis=1).astype(np.float32)
 
+# %% ../nbs/20_expert.ipynb #7c28844b
+def _expert_layers(x, expert, group):
+    """The scores of an expert as layers on its numbers, and the weights of these layers by name."""
+    from keras import layers, ops
 
+    x = layers.Normalization(mean=expert.mean, variance=expert.scale**2, name=f"{group}_scaling")(x)
+    x = layers.Dense(expert.projection.shape[1], name=f"{group}_components")(ops.clip(x, -5.0, 5.0))
+    cross = layers.Dense(len(expert.centres), name=f"{group}_centres")(x)  # |centre|^2 - 2 x centre
+    near = ops.exp(-expert.gamma * ops.maximum(cross + ops.sum(x * x, axis=1, keepdims=True), 0.0))
+    scores = layers.Dense(expert.weights.shape[1], name=f"{group}_genres")(near)
+    return scores, {f"{group}_components": [expert.projection, -expert.offset],
+                    f"{group}_centres": [-2 * expert.centres.T, (expert.centres**2).sum(axis=1)],
+                    f"{group}_genres": [expert.weights, expert.bias]}
+
+# %% ../nbs/20_expert.ipynb #e63f7ddd
 def expert_network(experts, temperature=1.0):
     """The sum of fitted experts as a Keras model.
 
@@ -154,16 +185,10 @@ def expert_network(experts, temperature=1.0):
     inputs = keras.Input((sum(len(expert.mean) for expert in experts.values()),))
     place, scores, values = 0, [], {}
     for group, expert in experts.items():
-        n = len(expert.mean)
-        x = layers.Normalization(mean=expert.mean, variance=expert.scale**2, name=f"{group}_scaling")(inputs[:, place:place + n])
-        x = layers.Dense(expert.projection.shape[1], name=f"{group}_components")(ops.clip(x, -5.0, 5.0))
-        cross = layers.Dense(len(expert.centres), name=f"{group}_centres")(x)  # |centre|^2 - 2 x centre
-        near = ops.exp(-expert.gamma * ops.maximum(cross + ops.sum(x * x, axis=1, keepdims=True), 0.0))
-        scores.append(layers.Dense(expert.weights.shape[1], name=f"{group}_genres")(near))
-        values[f"{group}_components"] = [expert.projection, -expert.offset]
-        values[f"{group}_centres"] = [-2 * expert.centres.T, (expert.centres**2).sum(axis=1)]
-        values[f"{group}_genres"] = [expert.weights, expert.bias]
-        place += n
+        score, weights = _expert_layers(inputs[:, place:place + len(expert.mean)], expert, group)
+        place += len(expert.mean)
+        scores.append(score)
+        values |= weights
     total = layers.Add()(scores) if len(scores) > 1 else scores[0]
     model = keras.Model(inputs, ops.softmax(total / temperature), name="expert_network")
     for name, arrays in values.items():
