@@ -17,11 +17,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from .audio import AudioError, audio_blocks
 from .corpus import header_duration, read_corpus
 from .fingerprint import candidates, compare_all, words  # noqa: F401 - found here as before
 from .fingerprint import (CELLS_PER_SECOND, MIN_OVERLAP_S, N_BANDS, RANGE_HZ, THRESHOLD, find_replicas, fingerprint,
                                      similarity)
-from .mel import AudioError, MelSpec, audio_blocks, mel_blocks, power_to_db
+from .mel import MelSpec, mel_blocks, power_to_db
 from .plot import GREY, INK, LIGHT_TO_DARK
 from .store import open_store
 

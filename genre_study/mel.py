@@ -8,15 +8,17 @@ __all__ = ['SILENCE_DB', 'hz_to_mel', 'mel_to_hz', 'MelSpec', 'mel_filters', 'me
 
 # %% ../nbs/03_mel.ipynb #f0e466c3
 import math
-import os
-import stat
 import warnings
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from numbers import Integral, Real
 
 import numpy as np
+
+from .audio import AudioError, audio_blocks, load_audio
+from .audio import _resample  # noqa: F401 - found here as before
+
+_all_ = [AudioError, audio_blocks, load_audio]
 
 # %% ../nbs/03_mel.ipynb #64544de9
 _LINEAR_HZ = 200 / 3  # Slaney: Hz in one mel under 1,000 Hz
@@ -351,134 +353,3 @@ def power_to_db(power):
 def log_mel(waveform, spec=MelSpec()):
     """Mel spectrogram in dB, `(n_mels, n_frames)` float32, at least -100 dB; parameters as `mel_spectrogram`."""
     return power_to_db(mel_spectrogram(waveform, spec))
-
-# %% ../nbs/03_mel.ipynb #e3e060c4
-class AudioError(ValueError):
-    """A file that cannot be used as audio: `.path`, `.problem` (what is wrong) and `.advice` (what to do)."""
-
-    def __init__(self, path, problem, advice):
-        super().__init__(path, problem, advice)
-        self.path, self.problem, self.advice = path, problem, advice
-
-    def __str__(self):
-        return f"{self.path}: {self.problem}. {self.advice}"
-
-
-_REPLACE = "Replace it by a good copy or leave it out"
-_CONVERT = "Convert it, for example with: ffmpeg -i INPUT -ac 1 OUTPUT.wav"
-_SAMPLE_RATES_HZ = (1000, 768_000)  # what a recording can have; everything else is a broken header
-
-# %% ../nbs/03_mel.ipynb #627ccb1c
-def _open_regular(path):
-    """A readable handle of a regular file; never blocks on a pipe, never opens a device."""
-    try:
-        handle = None
-        if stat.S_ISREG(os.stat(path).st_mode):
-            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise AudioError(path, f"cannot be opened: {error.strerror}", "Check the path and its permissions") from error
-    except ValueError as error:
-        raise AudioError(path, f"is no path: {error}", "Give the path of an audio file") from error
-    if handle is None:
-        what = "a folder" if os.path.isdir(path) else "not a regular file (a pipe, socket or device)"
-        raise AudioError(path, f"is {what}", "Give the path of an audio file")
-    return os.fdopen(handle, "rb")
-
-# %% ../nbs/03_mel.ipynb #d78ef064
-def _too_long(name, max_duration_s):
-    advice = "Cut it into shorter files, or allow more with max_duration_s"
-    return AudioError(name, f"is longer than {max_duration_s:g} s", advice)
-
-
-def _check_header(name, sound, max_duration_s):
-    """Refuse what no recording can have before anything is decoded."""
-    low, high = _SAMPLE_RATES_HZ
-    if not low <= sound.samplerate <= high:
-        raise AudioError(name, f"has a sample rate of {sound.samplerate} Hz, expected {low} to {high}", _REPLACE)
-    if sound.channels < 1:
-        raise AudioError(name, "has no channel", _REPLACE)
-    if sound.frames > max_duration_s * sound.samplerate:
-        raise _too_long(name, max_duration_s)
-
-# %% ../nbs/03_mel.ipynb #a474656d
-_BLOCK = 1 << 17  # samples over all channels that are decoded at a time, half a megabyte
-
-
-def _decode(name, sound, max_duration_s):
-    """Mono float32 blocks at the file's own rate, checked."""
-    _check_header(name, sound, max_duration_s)
-    n_block, n_read = max(1, _BLOCK // sound.channels), 0
-    # libsndfile turns 16-bit samples into floats one at a time; NumPy does the same, exactly, in a third of the time
-    is_16_bit = sound.subtype == "PCM_16"
-    while len(samples := sound.read(n_block, dtype="int16" if is_16_bit else "float32", always_2d=True)):
-        if is_16_bit:
-            samples = samples * np.float32(1 / 32768)
-        n_read += len(samples)
-        if n_read > max_duration_s * sound.samplerate:
-            raise _too_long(name, max_duration_s)
-        mono = samples[:, 0] if sound.channels == 1 else samples.mean(axis=1)
-        if not np.isfinite(mono).all():
-            raise AudioError(name, "has samples that are NaN or infinite", _REPLACE)
-        yield mono
-    if n_read == 0:
-        raise AudioError(name, "holds no samples", _REPLACE)
-
-# %% ../nbs/03_mel.ipynb #fc010497
-def _resample(blocks, from_rate, to_rate):
-    """Blocks at another sample rate, by soxr at its high quality (librosa's default too)."""
-    import soxr
-
-    stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-# %% ../nbs/03_mel.ipynb #16f28758
-def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600):
-    """Audio of a file as mono blocks, decoded as they are asked for.
-
-    Parameters
-    ----------
-    file : str, pathlib.Path or binary file object
-        Audio in a format of libsndfile: wav, au, flac, ogg, mp3, aiff, caf and more. Channels are averaged.
-    sample_rate : int
-        Wanted rate, in Hz; other rates are resampled with soxr (HQ).
-    max_duration_s : float
-        Longer files are refused, so that a broken or hostile one cannot take all time and memory.
-
-    Yields
-    ------
-    numpy.ndarray
-        `(n,)` float32.
-
-    Raises
-    ------
-    AudioError
-        If the file is missing, no regular file, no audio, broken, empty, too long, or holds NaN or infinity.
-    """
-    import soundfile
-
-    is_path = isinstance(file, (str, os.PathLike))
-    name = os.fspath(file) if is_path else str(getattr(file, "name", "the file object"))
-    with _open_regular(name) if is_path else nullcontext(file) as handle:
-        try:
-            with soundfile.SoundFile(handle.fileno() if is_path else handle, closefd=False) as sound:
-                blocks = _decode(name, sound, max_duration_s)
-                yield from blocks if sound.samplerate == sample_rate else _resample(blocks, sound.samplerate,
-                                                                                    sample_rate)
-        except soundfile.LibsndfileError as error:
-            if is_path and os.fstat(handle.fileno()).st_size == 0:
-                raise AudioError(name, "is empty", _REPLACE) from error
-            problem = error.error_string.strip().rstrip(".")
-            raise AudioError(name, f"cannot be decoded: {problem}", _CONVERT) from error
-
-# %% ../nbs/03_mel.ipynb #7f0db6d9
-def load_audio(file, sample_rate=22050, max_duration_s=3600):
-    """Audio of a file as one mono waveform, `(n_samples,)` float32; parameters and errors as `audio_blocks`.
-
-    Examples
-    --------
-    >>> waveform = load_audio("blues.00000.wav")  # doctest: +SKIP
-    >>> frames = log_mel(waveform)  # doctest: +SKIP
-    """
-    return np.concatenate(list(audio_blocks(file, sample_rate, max_duration_s)))
