@@ -43,31 +43,54 @@ def filter_matrix(centre, n, before, size, coarsest, spread_at_zero):
     np.add.at(matrix, np.pad(np.arange(n), (before, size - n - before), mode="reflect"), forth @ back / size)
     return matrix
 
-
+# %% ../nbs/08b_ripple.ipynb #1b414fc5
 def ripple_matrices(n_columns):
-    "Matrices along time, one a rate, and along the bands, one a scale, for chunks of so many columns."
+    """Matrices along time, one a rate, and along the bands, one a scale.
+
+    Parameters
+    ----------
+    n_columns : int
+        Columns of a chunk.
+
+    Returns
+    -------
+    times : list of array of shape (n_columns, n_points), complex
+        In the order of `genre_study.describe.RATES`; the slower the rate, the fewer points.
+    bands : list of array of shape (128, n_rows), complex
+        In the order of `genre_study.describe.SCALES`.
+    """
     width = -(-(n_columns + 48) // 48) * 48
     times = [filter_matrix(rate, n_columns, 24, width, width // 8, 0.003) for rate in RATES]
     return times, [filter_matrix(scale, 128, 16, 160, 40, 0.012) for scale in SCALES]
 
 # %% ../nbs/08b_ripple.ipynb #99e73036
 def _fixed(x, matrix, name):
-    "A product with a matrix that is not trained."
+    """A product with a matrix that is not trained."""
     from keras import layers
 
     layer = layers.Dense(matrix.shape[1], use_bias=False, trainable=False, name=name)
-    y = layer(x)
+    layer.build(x.shape)
     layer.set_weights([matrix])
-    return y
+    return layer(x)
 
 
 def _parts(x, lengths, axis):
-    "Cut a tensor into pieces of these lengths."
+    """Cut a tensor into pieces of these lengths."""
     from keras import ops
 
     return ops.split(x, np.cumsum(lengths)[:-1].tolist(), axis=axis)
 
+# %% ../nbs/08b_ripple.ipynb #a05bcdce
+def _products(x, time, band):
+    """Filtered spectrograms in four tensors (n, n_points, n_rows): of real or imaginary `time`, of real or imaginary `band`."""
+    from keras import ops
 
+    y = _fixed(x, np.concatenate([time.real, time.imag], axis=1), "ripple_rates")
+    y = _fixed(ops.transpose(y, (0, 2, 1)), np.concatenate([band.real, band.imag], axis=1), "ripple_scales")
+    y = ops.reshape(y, (-1, 2, time.shape[1], 2, band.shape[1]))
+    return [[y[:, i, :, j] for j in (0, 1)] for i in (0, 1)]
+
+# %% ../nbs/08b_ripple.ipynb #89d2f2d3
 def ripple_layers(x):
     """Strength of all ripples.
 
@@ -85,15 +108,11 @@ def ripple_layers(x):
 
     times, bands = ripple_matrices(x.shape[2])
     n_points, n_rows = [m.shape[1] for m in times], [m.shape[1] for m in bands]
-    time, band = np.concatenate(times, axis=1), np.concatenate(bands, axis=1)
-    y = _fixed(x, np.concatenate([time.real, time.imag], axis=1), "ripple_rates")
-    y = _fixed(ops.transpose(y, (0, 2, 1)), np.concatenate([band.real, band.imag], axis=1), "ripple_scales")
-    y = ops.reshape(y, (-1, 2, time.shape[1], 2, band.shape[1]))
-    (real_real, real_imag), (imag_real, imag_imag) = [[y[:, i, :, j] for j in (0, 1)] for i in (0, 1)]  # of time, of bands
+    (real_real, real_imag), (imag_real, imag_imag) = _products(x, np.concatenate(times, axis=1), np.concatenate(bands, axis=1))
     signs = []
-    for sign in (1, -1):  # a negative scale has the conjugate matrix
+    for sign in (1, -1):
         strength = ops.sqrt(ops.square(real_real - sign * imag_imag) + ops.square(imag_real + sign * real_imag))
-        rows = [ops.mean(ops.reshape(part, (-1, time.shape[1], 32, n // 32)), axis=3)
+        rows = [ops.mean(ops.reshape(part, (-1, sum(n_points), 32, n // 32)), axis=3)
                 for part, n in zip(_parts(strength, n_rows, 2), n_rows)]
         signs.append(_parts(ops.stack(rows, axis=2), n_points, 1))
     rest = [ops.concatenate([ops.flip(falling[:, :, 1:], axis=2), rising], axis=2)
@@ -102,20 +121,28 @@ def ripple_layers(x):
 
 # %% ../nbs/08b_ripple.ipynb #39316a94
 def _pool(x, n_bands):
+    """Means of groups of neighbouring bands."""
     from keras import ops
 
     return ops.mean(ops.reshape(x, (-1, n_bands, x.shape[1] // n_bands, *x.shape[2:])), axis=2)
 
 
+def _standard(x):
+    """Take off the mean over time and divide by the standard deviation."""
+    from keras import ops
+
+    return (x - ops.mean(x, axis=2, keepdims=True)) / (ops.std(x, axis=2, keepdims=True) + 1e-6)
+
+
 def _flat(*tensors):
-    "Side by side, (n, n_numbers)."
+    """Side by side, (n, n_numbers)."""
     from keras import ops
 
     return ops.concatenate([ops.reshape(x, (-1, int(np.prod(x.shape[1:])))) for x in tensors], axis=1)
 
-
+# %% ../nbs/08b_ripple.ipynb #e49ae447
 def _percentiles(x, percents, axis):
-    "Percentiles along an axis, stacked in a new axis 1."
+    """Percentiles along an axis, stacked in a new axis 1."""
     from keras import ops
 
     ordered, found = ops.sort(x, axis=axis), []
@@ -128,22 +155,16 @@ def _percentiles(x, percents, axis):
 
 
 def _sorted_blocks(x, width, hop=6, percentile=90):
+    """Sort each band's values within blocks, then take a percentile over the blocks."""
     from keras import ops
 
     starts = np.arange(0, x.shape[2] - width + 1, hop)
     blocks = ops.sort(ops.take(x, starts[:, None] + np.arange(width), axis=2), axis=3)
     return _percentiles(blocks, (percentile,), 2)[:, 0]
 
-
-def _standard(x):
-    "Take off the mean over time and divide by the standard deviation."
-    from keras import ops
-
-    return (x - ops.mean(x, axis=2, keepdims=True)) / (ops.std(x, axis=2, keepdims=True) + 1e-6)
-
-# %% ../nbs/08b_ripple.ipynb #5cfd4947
+# %% ../nbs/08b_ripple.ipynb #67fbf2bb
 def ripple_group_layers(x):
-    "The four ripple groups, (n, 1488) each."
+    """The four ripple groups: name to tensor (n, 1488)."""
     from keras import ops
 
     rows = [[], [], [], []]
@@ -158,18 +179,18 @@ def ripple_group_layers(x):
     return {"ripple_level": _flat(level), "ripple_change": _flat(ops.log(spread + 1e-3) - level),
             "ripple_log": _flat(log_mean), "ripple_spread": _flat(log_spread)}
 
-# %% ../nbs/08b_ripple.ipynb #e49ae447
+# %% ../nbs/08b_ripple.ipynb #f20a4829
 def cepstrum_layers(x):
-    "The first 116 cepstral coefficients of each column, (n, 116, n_columns)."
+    """The first 116 cepstral coefficients of each column, (n, 116, n_columns)."""
     from keras import ops
     from scipy.fft import dct
 
     basis = dct(np.eye(128), axis=0, norm="ortho")[:116].T
     return ops.transpose(_fixed(ops.transpose(x, (0, 2, 1)), basis, "cepstrum"), (0, 2, 1))
 
-
+# %% ../nbs/08b_ripple.ipynb #c401a653
 def timbre_layers(x, cepstrum):
-    "Shape of the spectrum, without the mean of cepstral coefficient 0, which is rounding noise."
+    """Shape of the spectrum, without the mean of cepstral coefficient 0, which is rounding noise."""
     from keras import ops
 
     bands, low = _pool(x, 32), cepstrum[:, :20]
@@ -185,9 +206,9 @@ def timbre_layers(x, cepstrum):
         ops.log(_pool(ops.mean(ops.square(cepstrum[:, 20:116]), axis=2), 24) + 1e-4), _sorted_blocks(bands, 10),
     )
 
-# %% ../nbs/08b_ripple.ipynb #928cd0cf
+# %% ../nbs/08b_ripple.ipynb #7e125730
 def dynamics_layers(x):
-    "Jumps and rises."
+    """Jumps of each band from column to column, and rises over three columns."""
     from keras import ops
 
     bands = _pool(x, 32)
@@ -198,16 +219,16 @@ def dynamics_layers(x):
 
 
 def correlation_layers(x):
-    "Correlation of each pair of 16 groups of bands."
+    """Correlation of each pair of 16 groups of bands."""
     from keras import ops
 
     z = _standard(_pool(x, 16))
     pairs = ops.reshape(ops.matmul(z, ops.transpose(z, (0, 2, 1))) / x.shape[2], (-1, 256))
     return ops.take(pairs, np.ravel_multi_index(np.triu_indices(16, 1), (16, 16)), axis=1)
 
-
+# %% ../nbs/08b_ripple.ipynb #15c5751f
 def modulation_layers(x, cepstrum, width=128, n_edges=20):
-    "Spectrum of the loudness, and jumps of the cepstrum."
+    """Spectrum of the loudness of 16 groups of bands, and jumps of the cepstrum."""
     from keras import ops
 
     bands = _pool(x, 16)
@@ -250,7 +271,7 @@ def descriptor_layers(chunks, groups=GROUPS):
 
 # %% ../nbs/08b_ripple.ipynb #aa92c0f7
 def expert_layers(x, group, n_genres, width, input_dropout, dropout):
-    "Scores (n, n_genres) of one expert."
+    """Scores (n, n_genres) of one expert, from the numbers of its group (n, n_numbers)."""
     from keras import initializers, layers, ops
 
     small = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # starts small, and so moves fast
@@ -261,9 +282,9 @@ def expert_layers(x, group, n_genres, width, input_dropout, dropout):
     x = layers.Dropout(dropout, name=f"{group}_dropout")(x)
     return layers.Dense(n_genres, kernel_initializer=small, name=f"{group}_genres")(x)
 
-
+# %% ../nbs/08b_ripple.ipynb #81eeb8d1
 def trunk_layers(chunks, filters, n_genres, dropout):
-    "Scores (n, n_genres) of a convolutional trunk on 64 bands, with the mean and the spread over time."
+    """Scores (n, n_genres) of a convolutional trunk on 64 bands, with the mean and the spread over time."""
     from keras import layers, ops
 
     x = layers.BatchNormalization(momentum=0.9, name="trunk_scaling")(layers.AveragePooling2D((2, 1))(chunks))
