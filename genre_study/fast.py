@@ -12,7 +12,7 @@ from keras import ops
 
 # %% ../nbs/08a_fast.ipynb #b172cc35
 def _windows(x, size):
-    "(n, height, width, channels) as (n, rows, size[0], columns, size[1], channels); what does not fill a window is cut off."
+    """(n, height, width, channels) as (n, rows, size[0], columns, size[1], channels); what does not fill a window is cut off."""
     _, height, width, channels = x.shape
     rows, columns = height // size[0], width // size[1]
     x = x[:, : rows * size[0], : columns * size[1]]
@@ -20,12 +20,12 @@ def _windows(x, size):
 
 
 def _places(size):
-    "The number of each place in a window, row by row, in the shape of a window."
+    """The number of each place in a window, row by row, in the shape of a window."""
     return ops.convert_to_tensor(np.arange(size[0] * size[1], dtype="uint8").reshape(1, 1, size[0], 1, size[1], 1))
 
-
+# %% ../nbs/08a_fast.ipynb #6c0c9078
 def _to_winners(upstream, winner, size, height, width):
-    "Send the gradient of each window to the place that won it; zero elsewhere."
+    """Send the gradient of each window to the place that won it; zero elsewhere."""
     rows, columns, channels = upstream.shape[1:]
     won = ops.equal(_places(size), winner[:, :, None, :, None, :])
     spread = ops.where(won, upstream[:, :, None, :, None, :], ops.zeros((), upstream.dtype))
@@ -80,7 +80,7 @@ def average_pool(x, size=(2, 2)):
 
 # %% ../nbs/08a_fast.ipynb #109c2ee6
 def _sums(x, kernel, size):
-    "The convolution at each place of the windows: a list of tensors (n, rows, columns, filters)."
+    """The convolution at each place of the windows: a list of tensors (n, rows, columns, filters)."""
     height, width = x.shape[1] - kernel.shape[0] + 1, x.shape[2] - kernel.shape[1] + 1
     down, across = height // size[0] * size[0], width // size[1] * size[1]
     return [
@@ -91,15 +91,15 @@ def _sums(x, kernel, size):
         for i in range(size[0]) for j in range(size[1])
     ]
 
-
+# %% ../nbs/08a_fast.ipynb #d5d63314
 def _kernel_gradient(x, upstream):
-    "Gradient of a convolution in its kernel: again a convolution, with batch and channels in exchanged roles."
+    """Gradient of a convolution in its kernel: again a convolution, with batch and channels in exchanged roles."""
     swapped = ops.conv(ops.transpose(x, (3, 1, 2, 0)), ops.transpose(upstream, (1, 2, 0, 3)), padding="valid")
     return ops.transpose(swapped, (1, 2, 0, 3))
 
 
 def _input_gradient(kernel, upstream):
-    "Gradient of a convolution without padding in its input."
+    """Gradient of a convolution without padding in its input."""
     edges = ((0, 0), (kernel.shape[0] - 1,) * 2, (kernel.shape[1] - 1,) * 2, (0, 0))
     turned = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
     return ops.conv(ops.pad(upstream, edges), turned, padding="valid")
@@ -171,19 +171,18 @@ def random_bits(shape, seed):
 
 # %% ../nbs/08a_fast.ipynb #109ad99f
 class _Pool(keras.layers.Layer):
-    "A pool by change of shape, then perhaps the ReLU that stood before it."
+    """A pool by change of shape."""
 
-    def __init__(self, pool, size, relu=False):
+    def __init__(self, pool, size):
         super().__init__()
-        self.pool, self.size, self.relu = pool, size, relu
+        self.pool, self.size = pool, size
 
     def call(self, x):
-        x = self.pool(x, self.size)
-        return ops.relu(x) if self.relu else x
+        return self.pool(x, self.size)
 
 
 class _ConvPool(keras.layers.Layer):
-    "A convolution, a maximum pool, then bias and ReLU of the convolution."
+    """A convolution, a maximum pool, then bias and activation of the convolution."""
 
     def __init__(self, conv, size):
         super().__init__()
@@ -196,9 +195,9 @@ class _ConvPool(keras.layers.Layer):
             x = max_pool(ops.conv(x, self.conv.kernel, padding="valid"), self.size)
         return self.conv.activation(x + self.conv.bias if self.conv.use_bias else x)
 
-
+# %% ../nbs/08a_fast.ipynb #2818b125
 class _Dropout(keras.layers.Layer):
-    "Dropout with cheap random bits."
+    """Dropout with cheap random bits."""
 
     def __init__(self, dropout):
         super().__init__()
@@ -213,7 +212,7 @@ class _Dropout(keras.layers.Layer):
 
 # %% ../nbs/08a_fast.ipynb #2e8e9746
 def _plain_pool(layer, kind):
-    "Is this layer a pool of that kind that the forms above can stand in for?"
+    """Is this layer a pool of that kind that the forms above can stand in for?"""
     return (
         type(layer) is kind and layer.padding == "valid" and layer.data_format == "channels_last"
         and tuple(layer.strides) == tuple(layer.pool_size) and np.prod(layer.pool_size) < 255
@@ -221,16 +220,16 @@ def _plain_pool(layer, kind):
 
 
 def _plain_conv(layer):
-    "Is this layer a convolution that may be put together with the maximum pool after it?"
+    """Is this layer a convolution that may be put together with the maximum pool after it?"""
     return (
         type(layer) is keras.layers.Conv2D and layer.padding == "valid" and layer.data_format == "channels_last"
         and set(layer.strides) == {1} and set(layer.dilation_rate) == {1} and layer.groups == 1
         and layer.activation in (keras.activations.relu, keras.activations.linear)
     )
 
-
+# %% ../nbs/08a_fast.ipynb #e25064c3
 def _readers(model):
-    "For each layer the layers that read its output."
+    """For each layer the layers that read its output."""
     readers = {id(layer): [] for layer in model.layers}
     makers = {id(layer.output): id(layer) for layer in model.layers}
     for layer in model.layers:
@@ -239,14 +238,24 @@ def _readers(model):
                 readers[makers[id(tensor)]].append(layer)
     return readers
 
-# %% ../nbs/08a_fast.ipynb #275bca2d
+
+def _pooled(model):
+    """The pool of each convolution that only that pool reads: {id(convolution): pool}."""
+    pooled, readers = {}, _readers(model)
+    for layer in filter(_plain_conv, model.layers):
+        only = readers[id(layer)][0] if len(readers[id(layer)]) == 1 else None
+        if _plain_pool(only, keras.layers.MaxPooling2D):
+            pooled[id(layer)] = only
+    return pooled
+
+# %% ../nbs/08a_fast.ipynb #5e01c76c
 def helps_here():
-    "Whether the cheaper forms are of use: JAX on a CPU."
+    """Whether the cheaper forms are of use: JAX on a CPU."""
     if keras.backend.backend() != "jax":
         return False
     return all(device.startswith("cpu") for device in keras.distribution.list_devices())
 
-
+# %% ../nbs/08a_fast.ipynb #74b43c8a
 def fast_twin(model):
     """A network with the same weights and the same output that takes less time on this machine.
 
@@ -263,10 +272,7 @@ def fast_twin(model):
     """
     if not helps_here() or not type(model).__module__.startswith("keras."):
         return model
-    pooled = {}  # convolution -> the pool that is its only reader
-    for layer, readers in ((layer, _readers(model)[id(layer)]) for layer in model.layers if _plain_conv(layer)):
-        if len(readers) == 1 and _plain_pool(readers[0], keras.layers.MaxPooling2D):
-            pooled[id(layer)] = readers[0]
+    pooled = _pooled(model)
     merged = {id(pool) for pool in pooled.values()}
 
     def stand_in(layer):
