@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from genre_study.corpus import read_corpus
-from genre_study.minicorpus import GENRES, SAMPLE_RATE, STYLES, _player, _render_notes, compose, render_minicorpus, render_song
+from genre_study.minicorpus import GENRES, SAMPLE_RATE, STYLES, compose, render_minicorpus, render_song
+from genre_study.sound import _player, _render_notes
 
 
 def fingerprints(folder):
@@ -99,7 +100,7 @@ def test_killed_and_continued(tmp_path):
     found = len(list(broken.rglob("*.wav")))
     assert 3 <= found < 20, f"the kill came too late to test anything: {found} tracks"
     render_minicorpus(broken, 2, seconds=5.0)
-    left = {name: mark for name, mark in fingerprints(broken).items() if not name.endswith(".part")}
+    left = {name: mark for name, mark in fingerprints(broken).items() if not Path(name).name.startswith(".")}  # hidden drafts
     assert left == fingerprints(whole)
 
 
@@ -109,6 +110,24 @@ def test_two_at_once(tmp_path):
         assert one.wait() == 0, one.stdout.read()
     render_minicorpus(tmp_path / "alone", 1, seconds=2.0)
     assert fingerprints(tmp_path / "shared") == fingerprints(tmp_path / "alone")
+
+
+def test_a_folder_that_another_render_has_just_begun(tmp_path, monkeypatch):
+    """The other one's note and first genre come while this one looks; or its hidden draft is all there is."""
+    render_minicorpus(tmp_path / "other", 1, seconds=0.5)
+    note, folder, looked = (tmp_path / "other" / "minicorpus.json").read_bytes(), tmp_path / "shared", Path.iterdir
+    (folder / "blues").mkdir(parents=True)
+
+    def looks_and_finds_it_written(path):
+        if path == folder:
+            (folder / "minicorpus.json").write_bytes(note)
+        return looked(path)
+
+    monkeypatch.setattr(Path, "iterdir", looks_and_finds_it_written)
+    assert len(render_minicorpus(folder, 1, seconds=0.5)) == 10
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".0123456789abcdef.part.json").touch()
+    assert len(render_minicorpus(tmp_path / "begun", 1, seconds=0.5)) == 10
 
 
 def test_the_corpus_reads_as_one(tmp_path):
