@@ -9,19 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from genre_study.evaluate import (
+from genre_study.calibrate import (
     apply_temperature,
-    bootstrap_interval,
-    check_predictions,
-    compare_runs,
-    evaluate,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
-    predict_chunks,
     reliability_curve,
-    song_vectors,
 )
+from genre_study.compare import compare_runs
+from genre_study.evaluate import bootstrap_interval, check_predictions, evaluate, predict_chunks, song_vectors
 
 GENRES = ["blues", "jazz", "metal", "pop"]
 quick = settings(max_examples=25, deadline=None, derandomize=True)
