@@ -77,7 +77,7 @@ def killed_and_continued(options, folder, kills, seed):
     assert cut_off
     assert 0 < checkpoint_epochs(folder)
     assert same(run(TrainSpec(**spec), run_dir=folder), expected)
-    assert [entry.name for entry in folder.glob("*.npz")] == [CHECKPOINT]
+    assert [entry.name for entry in folder.glob("*.npz") if not entry.name.startswith(".")] == [CHECKPOINT]  # hidden: drafts
 
 
 def checkpoint_epochs(folder):
@@ -123,7 +123,7 @@ def test_experts_go_on_after_a_cut_as_if_undisturbed(tmp_path, monkeypatch):
 
 def test_leftover_of_a_kill_while_writing_is_ignored(tmp_path):
     """A half-written checkpoint lies under another name and is never read."""
-    (tmp_path / f"{CHECKPOINT}.1234.part").write_bytes(b"PK\x03\x04 half")
+    (tmp_path / ".0123456789abcdef.part.npz").write_bytes(b"PK\x03\x04 half")
     spec = TrainSpec(epochs=2, **PLAIN)
     assert same(run(spec, run_dir=tmp_path), run(spec))
 
