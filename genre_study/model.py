@@ -112,7 +112,7 @@ def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, depth=3, pools
 # %% ../nbs/08_model.ipynb #7cc43d80
 NETWORKS = {"fourteen_layer_cnn": fourteen_layer_cnn, "quick_cnn": quick_cnn, "study_cnn": study_cnn}
 
-
+# %% ../nbs/08_model.ipynb #73b7df3e
 def build_network(name, input_shape, n_genres, seed=None, **options):
     """Build a network by its name.
 
