@@ -157,9 +157,27 @@ def _cluster_row(future, job):
             "error": f"{type(error).__name__}: {error}"}
 
 # %% ../nbs/14_grid.ipynb #61f9f5f2
+def _as_they_end(jobs, submit, futures):
+    """Rows of jobs on a cluster, as they end; `futures` has those that are under way."""
+    from distributed import as_completed
+
+    futures.update({submit(job): job for job in jobs})
+    queue = as_completed(futures)
+    for future in queue:
+        job = futures.pop(future)
+        row = _cluster_row(future, job)
+        if row["state"] == "busy":
+            time.sleep(1)
+            again = submit(job)
+            futures[again] = job
+            queue.add(again)
+        else:
+            yield row
+
+# %% ../nbs/14_grid.ipynb #36d84b1c
 def _run_on_cluster(jobs, client, progress):
     """Run jobs on the workers of a dask cluster."""
-    from distributed import Event, as_completed
+    from distributed import Event
 
     good, threads, memory_gb = _good_workers(jobs, client)
     stop = Event(f"stop-{time.time_ns()}", client=client)
@@ -170,20 +188,11 @@ def _run_on_cluster(jobs, client, progress):
         key = f"{job['key']}-{time.time_ns()}"
         return client.submit(_run_on_worker, job, key=key, pure=False, retries=3, workers=good)
 
-    rows, futures = [], {submit(job): job for job in jobs}
-    queue = as_completed(futures)
+    rows, futures = [], {}
     try:
         with _bar(jobs, progress) as bar:
-            for future in queue:
-                job = futures.pop(future)
-                row = _cluster_row(future, job)
-                if row["state"] == "busy":
-                    time.sleep(1)
-                    again = submit(job)
-                    futures[again] = job
-                    queue.add(again)
-                else:
-                    _count(row, rows, bar)
+            for row in _as_they_end(jobs, submit, futures):
+                _count(row, rows, bar)
     except BaseException:
         stop.set()
         client.cancel(list(futures))

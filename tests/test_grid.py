@@ -1,4 +1,5 @@
 """Grids under faults: kills, two grids in one folder, a full disk, hostile values, a cluster that loses a worker."""
+import fcntl
 import json
 import os
 import random
@@ -327,6 +328,38 @@ def test_a_cluster_loses_a_worker_and_no_run(study, tmp_path, cluster):
     assert table["state"].isin(["finished", "skipped"]).all(), table[["key", "state", "error"]]
     assert len(read_runs(out)) == 4
     assert len(kernels(out)) == 5, "four runs, and one begun twice"
+
+
+def test_a_cluster_waits_for_a_run_that_another_call_does(study, tmp_path, cluster):
+    import threading
+    client, _ = cluster
+    out, grid = tmp_path / "runs", {"base": {"steps": 0}, "seeds": [0, 1]}
+    taken = grid_points(grid, study)["key"][0]
+    (out / taken).mkdir(parents=True)
+    with open(out / taken / ".lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(8, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        table = run_grid(grid, study, out, client=client, progress=False)
+    assert table["state"].tolist() == ["finished"] * 2
+    first, second = ((out / key / "metrics.json").stat().st_mtime for key in table["key"])
+    assert first > second, "the run that was taken went to the end of the queue"
+
+
+def test_interrupt_ends_the_runs_of_a_cluster(study, tmp_path, cluster):
+    import _thread
+    import threading
+    client, _ = cluster
+    out = tmp_path / "runs"
+
+    def interrupt():
+        wait_until(lambda: len(kernels(out)) == 2, 60)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_grid({"base": {"steps": 0, "mode": "slow"}, "seeds": [0, 1, 2]}, study, out, client=client, progress=False)
+    assert wait_until(lambda: not alive(kernels(out)), 20)
+    assert len(kernels(out)) == 2, "the third was not begun any more"
 
 
 def test_a_cluster_without_the_corpus_is_told_so(study, tmp_path, cluster, monkeypatch):
