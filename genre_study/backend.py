@@ -19,15 +19,15 @@ YNN_VERSIONS = ("0.10.",)  # the jaxlib versions on which the flag was tried
 
 
 def _version(package):
-    "The installed version of `package`, or '' where there is none."
+    """The installed version of `package`, or "" where there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
 
-
+# %% ../nbs/07_backend.ipynb #f83a6e7e
 def _processor_key():
-    "A short name for this kind of processor: machine code made for one must not be run on another."
+    """A short name for this kind of processor: machine code made for one must not be run on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         facts = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
@@ -35,7 +35,7 @@ def _processor_key():
         facts = [platform.processor()]
     return hashlib.sha256("\n".join([platform.machine(), *facts]).encode()).hexdigest()[:12]
 
-# %% ../nbs/07_backend.ipynb #a3d075f1
+
 def cache_folder():
     """Folder of compiled networks: inside the user's own cache folder, one for each kind of processor.
 
@@ -110,6 +110,12 @@ def configure(environ=None):
     return {name: value for name, value in environ.items() if before.get(name) != value}
 
 # %% ../nbs/07_backend.ipynb #52dd649d
+def _threads():
+    """The variables that bound threads, as far as they are set."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+# %% ../nbs/07_backend.ipynb #6c688f32
 def settings():
     """Backend, versions, flags and threads in force, for a report.
 
@@ -130,16 +136,12 @@ def settings():
         import keras
 
         backend = keras.backend.backend()
-    found = {"backend": backend, "backend_version": ""}
     names = {"jax": ["jax"], "torch": ["torch"], "tensorflow": ["tensorflow", "tensorflow-cpu"]}.get(backend, [])
-    found["backend_version"] = next(filter(None, map(_version, names)), "")
+    found = {"backend": backend, "backend_version": next(filter(None, map(_version, names)), "")}
     found |= {name: _version(name) for name in ("keras", "numpy")}
     found["python"] = platform.python_version()
     found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if backend == "jax":
         found["xla_flags"] = os.environ.get("XLA_FLAGS", "")
         found["compilation_cache"] = bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
-    found["memory_is_kept"] = _memory_is_kept
-    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
-    found["threads"] = {name: os.environ[name] for name in threads if name in os.environ}
-    return found
+    return found | {"memory_is_kept": _memory_is_kept, "threads": _threads()}
