@@ -37,6 +37,16 @@ def _predict(options):
             song.plot().savefig(options.timeline, dpi=120)
     return failed
 
+# %% ../nbs/16_command.ipynb #10ee6681
+def _add_predict(commands):
+    """The options of `genre-study predict`."""
+    predict = commands.add_parser("predict", help="genres of audio files", description="Genres of audio files.")
+    predict.add_argument("files", nargs="+", metavar="FILE", help="audio file; - reads one from standard input")
+    predict.add_argument("--model", metavar="FOLDER", help="folder of a bundle or of a finished run")
+    predict.add_argument("--json", action="store_true", help="one JSON object a line")
+    predict.add_argument("--timeline", metavar="FIGURE", help="draw the one song into this file (png, svg, pdf)")
+    predict.set_defaults(run=_predict)
+
 # %% ../nbs/16_command.ipynb #67624250
 def _serve(options):
     """Serve the page until it is interrupted."""
@@ -44,6 +54,18 @@ def _serve(options):
 
     serve(options.model, options.port, options.max_mb, options.max_minutes * 60, open_browser=options.open)
     return 0
+
+
+def _add_serve(commands):
+    """The options of `genre-study serve`."""
+    serve = commands.add_parser("serve", help="a page on this machine: drop a song, see its genres",
+                                description="A page on this machine (127.0.0.1): drop a song or record one, see its genres.")
+    serve.add_argument("--model", metavar="FOLDER", help="folder of a bundle or of a finished run")
+    serve.add_argument("--port", type=int, default=7860, metavar="N", help="default 7860; 0 takes any free one")
+    serve.add_argument("--max-mb", type=float, default=200, metavar="MB", help="larger uploads are refused (default 200)")
+    serve.add_argument("--max-minutes", type=float, default=60, metavar="M", help="longer songs are refused (default 60)")
+    serve.add_argument("--open", action="store_true", help="open it in the browser")
+    serve.set_defaults(run=_serve)
 
 # %% ../nbs/16_command.ipynb #fd77b948
 def _render(options):
@@ -57,6 +79,16 @@ def _render(options):
     return 0
 
 
+def _add_render(commands):
+    """The options of `genre-study render`."""
+    render = commands.add_parser("render", help="render the synthetic corpus", description="Render the synthetic corpus.")
+    render.add_argument("folder", metavar="FOLDER", help="new or empty folder, or one to be continued")
+    render.add_argument("--tracks-per-genre", type=int, default=10, metavar="N", help="tracks a genre (default 10)")
+    render.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of a track (default 30)")
+    render.add_argument("--seed", type=int, default=0, help="another seed is another corpus (default 0)")
+    render.set_defaults(run=_render)
+
+# %% ../nbs/16_command.ipynb #1fd53bbf
 def _audit(options):
     """Print what is wrong with a corpus, one finding a line, as CSV."""
     from genre_study.audit import audit_corpus
@@ -66,38 +98,20 @@ def _audit(options):
     print(f"{len(findings)} findings", file=sys.stderr)
     return 0
 
+
+def _add_audit(commands):
+    """The options of `genre-study audit`."""
+    audit = commands.add_parser("audit", help="find faults in a corpus", description="Find faults in a folder of genres.")
+    audit.add_argument("folder", metavar="FOLDER", help="folder with one folder a genre")
+    audit.set_defaults(run=_audit)
+
 # %% ../nbs/16_command.ipynb #770738f2
 def _parser():
     """What can be typed."""
     parser = argparse.ArgumentParser(prog="genre-study", description="Music genres from audio.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    predict = commands.add_parser("predict", help="genres of audio files", description="Genres of audio files.")
-    predict.add_argument("files", nargs="+", metavar="FILE", help="audio file; - reads one from standard input")
-    predict.add_argument("--model", metavar="FOLDER", help="folder of a bundle or of a finished run")
-    predict.add_argument("--json", action="store_true", help="one JSON object a line")
-    predict.add_argument("--timeline", metavar="FIGURE", help="draw the one song into this file (png, svg, pdf)")
-    predict.set_defaults(run=_predict)
-
-    serve = commands.add_parser("serve", help="a page on this machine: drop a song, see its genres",
-                                description="A page on this machine (127.0.0.1): drop a song or record one, see its genres.")
-    serve.add_argument("--model", metavar="FOLDER", help="folder of a bundle or of a finished run")
-    serve.add_argument("--port", type=int, default=7860, metavar="N", help="default 7860; 0 takes any free one")
-    serve.add_argument("--max-mb", type=float, default=200, metavar="MB", help="larger uploads are refused (default 200)")
-    serve.add_argument("--max-minutes", type=float, default=60, metavar="M", help="longer songs are refused (default 60)")
-    serve.add_argument("--open", action="store_true", help="open it in the browser")
-    serve.set_defaults(run=_serve)
-
-    render = commands.add_parser("render", help="render the synthetic corpus", description="Render the synthetic corpus.")
-    render.add_argument("folder", metavar="FOLDER", help="new or empty folder, or one to be continued")
-    render.add_argument("--tracks-per-genre", type=int, default=10, metavar="N", help="tracks a genre (default 10)")
-    render.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of a track (default 30)")
-    render.add_argument("--seed", type=int, default=0, help="another seed is another corpus (default 0)")
-    render.set_defaults(run=_render)
-
-    audit = commands.add_parser("audit", help="find faults in a corpus", description="Find faults in a folder of genres.")
-    audit.add_argument("folder", metavar="FOLDER", help="folder with one folder a genre")
-    audit.set_defaults(run=_audit)
+    for add in (_add_predict, _add_serve, _add_render, _add_audit):
+        add(commands)
     return parser
 
 # %% ../nbs/16_command.ipynb #d6bc3b4e
