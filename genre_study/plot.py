@@ -215,6 +215,19 @@ def _side_legend(ax, sides):
         handles = [Patch(**SIDE_LOOK[side], label=side or "left out") for side in shown]
         ax.figure.legend(handles=handles, loc="outside upper right", ncols=len(shown), frameon=False)
 
+# %% ../nbs/11_plot.ipynb #71c98a88
+def _check_starts(table, name, whose):
+    "Raise unless these are the chunks of one track, each with a start of its own."
+    if not len(table) or ("track_id" in table and len(set(table["track_id"])) > 1):
+        raise ValueError(f"{name} has {len(table)} rows; expected the chunks of one {whose}")
+    starts = table["start_s"]
+    if not np.isfinite(starts).all():
+        raise ValueError(f"{name} has rows whose start_s is NaN or infinite; expected seconds")
+    if starts.duplicated().any():
+        start = starts[starts.duplicated()].iloc[0]
+        raise ValueError(f"{name} has {(starts == start).sum()} rows with start_s {start:g}; expected one row a chunk, each with "
+                         "its own start")
+
 # %% ../nbs/11_plot.ipynb #eb0cac19
 def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
     """The chunks of one track along time, in as many rows as overlap needs.
@@ -232,9 +245,13 @@ def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no chunk, chunks are of several tracks, or two have the same start.
     """
-    if not len(chunks) or ("track_id" in chunks and len(set(chunks["track_id"])) > 1):
-        raise ValueError(f"chunks has {len(chunks)} rows; expected the chunks of one track")
+    _check_starts(chunks, "chunks", "track")
     starts = np.sort(chunks["start_s"].to_numpy(dtype=float))
     sides = chunks.sort_values("start_s")["split"] if "split" in chunks else ["train"] * len(chunks)
     step = np.diff(starts).min() if len(starts) > 1 else seconds
@@ -382,9 +399,13 @@ def plot_timeline(predictions, genres, seconds=3.0, title=None):
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no chunk, chunks are of several songs, or two have the same start.
     """
-    if not len(predictions) or ("track_id" in predictions and len(set(predictions["track_id"])) > 1):
-        raise ValueError(f"predictions has {len(predictions)} rows; expected the chunks of one song")
+    _check_starts(predictions, "predictions", "song")
     ordered = predictions.sort_values("start_s")
     song = ordered[list(genres)].mean().sort_values(ascending=False, kind="stable")
     starts, values = ordered["start_s"].to_numpy(dtype=float), ordered[song.index].to_numpy(dtype=float).T

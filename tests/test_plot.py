@@ -119,6 +119,16 @@ def test_timeline_of_one_chunk_and_with_a_gap():
         plot.plot_timeline(song.assign(track_id=list("aabbcc")), GENRES)
 
 
+@pytest.mark.parametrize("starts, message", [([0, 1.5, 1.5, 3], "2 rows with start_s 1.5"),
+                                             ([0, 0, 0, 0], "4 rows with start_s 0"), ([0, 1.5, np.nan, 3], "NaN")])
+def test_chunks_without_a_start_of_their_own_are_refused(starts, message):
+    chunks = pd.DataFrame(np.full((4, 4), 0.25), columns=GENRES).assign(start_s=starts)
+    with pytest.raises(ValueError, match=f"^chunks has .*{message}"):
+        plot.plot_chunks(chunks)
+    with pytest.raises(ValueError, match=f"^predictions has .*{message}"):
+        plot.plot_timeline(chunks, GENRES)
+
+
 def test_files_are_the_same_bytes_in_another_process(tmp_path):
     code = """
 import sys
