@@ -37,7 +37,7 @@ class Bundle:
     scaling : {"none", "power", "track", "band"}
         How a track was scaled.
     temperature : float > 0
-        Of the calibration of song vectors, see `genre_study.evaluate.fit_temperature`.
+        Of the calibration of song vectors, see `genre_study.calibrate.fit_temperature`.
     likeness : dict or None
         What the training music is like, from `fit_likeness`; None: nothing is known, and no song is called unlike it.
     trained_on : str
@@ -147,7 +147,8 @@ def _is_run(folder):
 
 def _valid_temperature(chunks, genres):
     """Temperature that suits the validation tracks of a run's chunks.parquet."""
-    from genre_study.evaluate import fit_temperature, song_vectors
+    from genre_study.calibrate import fit_temperature
+    from genre_study.evaluate import song_vectors
 
     valid = chunks[chunks["split"] == "valid"]
     truth = valid[["track_id", "true_genre"]].drop_duplicates().rename(columns={"true_genre": "genre"})

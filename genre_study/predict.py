@@ -118,7 +118,7 @@ def _predict_frames(frames, bundle, progress, batch_size=32):
 # %% ../nbs/13_predict.ipynb #e2d5cd54
 def _vector_of(timeline, bundle, kept):
     """The song's vector, a Series by genre that sums to 1; `kept` is the share that is left of it after doubt."""
-    from genre_study.evaluate import apply_temperature
+    from genre_study.calibrate import apply_temperature
 
     genres = list(bundle.genres)
     mean = timeline[genres].astype(float).mean()
