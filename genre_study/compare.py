@@ -35,7 +35,7 @@ def _ratio(counts):
     "First count over the second, for each resample."
     return counts[:, 0] / counts[:, 1]
 
-
+# %% ../nbs/10a_compare.ipynb #a4e5565e
 def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
     """Difference in song accuracy of two runs on the same tracks.
 
