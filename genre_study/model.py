@@ -7,9 +7,6 @@ __all__ = ['NETWORKS', 'fourteen_layer_cnn', 'quick_cnn', 'build_network', 'load
 
 # %% ../nbs/08_model.ipynb #cc9d05db
 import inspect
-from functools import lru_cache
-from importlib import resources
-from pathlib import Path
 
 from .ripple import study_cnn
 
@@ -159,21 +156,7 @@ def build_network(name, input_shape, n_genres, seed=None, **options):
         keras.utils.set_random_seed(int(seed))
     return NETWORKS[name](input_shape=tuple(input_shape), n_genres=n_genres, **options)
 
-# %% ../nbs/08_model.ipynb #a51c0de2
-@lru_cache(maxsize=1)
-def load_pretrained():
-    """The trained network that comes with the package.
+# %% ../nbs/08_model.ipynb #b7d1c0a3
+from .bundle import load_pretrained
 
-    Returns
-    -------
-    genre_study.predict.Bundle
-        For `predict_song`, which takes it where no other model is given.
-
-    Examples
-    --------
-    >>> load_pretrained().genres[:3]
-    ('blues', 'classical', 'country')
-    """
-    from genre_study.predict import load_bundle
-
-    return load_bundle(Path(str(resources.files("genre_study"))) / "data" / "pretrained")
+_all_ = ["load_pretrained"]

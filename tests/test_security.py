@@ -220,16 +220,16 @@ def test_bundle_with_a_hostile_network_is_refused(tmp_path, network, attack):
 
 @pytest.mark.parametrize("attack", ["lambda", "climbs"])
 def test_shipped_network_that_was_swapped_is_refused(tmp_path, network, attack, monkeypatch):
-    from genre_study import model
+    from genre_study import bundle
 
     shipped = ROOT / "genre_study" / "data" / "pretrained"
     load_network(shipped / "network.keras")
     shutil.copytree(shipped, tmp_path / "data" / "pretrained")
     make, message = ATTACKS[attack]
     make(tmp_path / "data" / "pretrained" / "network.keras", network)
-    monkeypatch.setattr(model.resources, "files", lambda name: tmp_path)
+    monkeypatch.setattr(bundle.resources, "files", lambda name: tmp_path)
     with pytest.raises(ValueError, match=re.escape(message)):
-        model.load_pretrained.__wrapped__()  # past its cache
+        bundle.load_pretrained.__wrapped__()  # past its cache
 
 
 # ---------------------------------------------------------------- arrays and YAML
