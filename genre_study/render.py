@@ -88,27 +88,45 @@ def markdown_html(source, attachments=None):
     renderer = Renderer(escape=False, attachments=attachments or {}, anchor_link_text="¶")
     return clean_html(MarkdownWithMath(renderer=renderer).render(source))
 
+# %% ../nbs/15a_render.ipynb #e2838aea
+_MATHML = """math mrow mi mn mo mtext mspace mstyle mpadded mphantom menclose mfrac msqrt mroot msub msup msubsup munder
+mover munderover mmultiscripts mprescripts none mtable mtr mlabeledtr mtd""".split()
+_MATHML_ATTRIBUTES = """display displaystyle scriptlevel mathvariant mathcolor mathbackground stretchy fence form accent
+accentunder largeop movablelimits separator minsize maxsize width height depth lspace rspace voffset notation linethickness
+rowspacing columnspacing rowlines columnlines columnalign rowalign bevelled""".split()
+
+
+def _copy_formula(element, soup):
+    """An element of latex2mathml's tree as one of the page: known tags and harmless attributes, the rest is text."""
+    attributes = {name: value for name, value in element.attrib.items()
+                  if name in _MATHML_ATTRIBUTES and re.fullmatch(r"[\w\s.#%+-]*", value)}
+    copied = soup.new_tag(element.tag if element.tag in _MATHML else "mrow", attrs=attributes)
+    copied.append(html.unescape(element.text or ""))
+    for child in element:
+        copied.append(_copy_formula(child, soup))
+        copied.append(html.unescape(child.tail or ""))
+    return copied
+
 # %% ../nbs/15a_render.ipynb #490f93f4
 def draw_formulas(soup):
-    """Replace LaTeX by MathML; what can't be read stays as code.
+    """Replace LaTeX by MathML that can't run or load anything; what can't be read stays as code.
 
     Parameters
     ----------
     soup : bs4.BeautifulSoup
         A page or its body. It is changed in place.
     """
-    from bs4 import BeautifulSoup
-    from latex2mathml.converter import convert
+    from latex2mathml.converter import convert_to_element
 
     for element in soup.select(".tex"):
         block = element.name == "div"
         try:
-            drawn = convert(element.get_text().strip().strip("$"), display="block" if block else "inline")
+            drawn = convert_to_element(element.get_text().strip().strip("$"), display="block" if block else "inline")
         except Exception:  # latex2mathml raises many kinds
             element.name = "code"
             continue
         element.clear()
-        element.append(BeautifulSoup(drawn, "html.parser"))
+        element.append(_copy_formula(drawn, soup))
 
 # %% ../nbs/15a_render.ipynb #09df8b54
 def _shown_as(cell, kind, module, injected):

@@ -9,7 +9,9 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
+from genre_study.render import draw_formulas, markdown_html
 from genre_study.report import build_site, clean_html, fill
 
 HOSTILE = "<script>alert('x')</script>\"&'"
@@ -207,6 +209,43 @@ def test_clean_html_leaves_nothing_that_runs(text):
     assert not links.events and not links.tags & {"script", "style", "base", "meta", "link", "svg", "noscript"}
     assert not any("javascript" in str(address) or (tag == "a" and "data:" in str(address))
                    for tag, address in links.addresses)
+
+
+FORMULAS = [r"\text{<script>alert(1)</script>}", r"\text{<svg/onload=alert(1)>}", r"\text{<img/src=x/onerror=alert(1)>}",
+            r"\href{javascript:alert(1)}{x}", r"\text{&lt;script&gt;alert(1)&lt;/script&gt;}", r"\class{x}{y}",
+            r"\style{background:url(//far)}{x}", r"\color{red\" onclick=\"alert(1)}{x}", r"\hspace{1em\" onclick=\"x}",
+            r"\mathrm{</mtext></math><script>alert(1)</script>}", r"a<b onclick=alert(1)>c"]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("mark", ["$", "$$"])
+def test_a_formula_can_neither_run_nor_load(formula, mark):
+    soup = BeautifulSoup(markdown_html(f"x\n\n{mark}{formula}{mark}\n"), "html.parser")
+    draw_formulas(soup)
+    text = str(soup)
+    links = Links(text)
+    assert not links.events and not links.addresses, text
+    assert links.tags <= {"p", "span", "div", "code", "math", "mrow", "mi", "mo", "mn", "mtext", "mstyle", "mspace"}, text
+    assert not re.search(r"<[^>]*(style|class)=\"(?!tex\")", text), text
+
+
+def test_formulas_are_drawn_as_before():
+    from latex2mathml.converter import convert
+    for formula in [r"\frac{a}{b} \le \sum_{i=1}^n x_i^2", r"\begin{matrix}a&b\\c&d\end{matrix}", r"\sqrt[3]{x}", r"\text{ if }z",
+                    r"\left( \hat{y} \right)", r"\color{red}{x}", r"\mathbf{x} \approx 10 \log_{10} p"]:
+        soup = BeautifulSoup('<span class="tex"></span>', "html.parser")
+        soup.span.string = formula
+        draw_formulas(soup)
+        drawn = BeautifulSoup(convert(formula), "html.parser").math
+        del drawn["xmlns"]
+        assert str(soup.math) == str(drawn), formula
+
+
+def test_every_page_has_a_policy_that_stops_scripts_from_elsewhere(site):
+    out, _ = site
+    for path in out.rglob("*.html"):
+        head = path.read_text(encoding="utf-8").partition("<title>")[0]
+        assert "Content-Security-Policy\" content=\"default-src 'none'; script-src 'self';" in head, path
 
 
 def test_make_reports_is_what_the_docs_say(root):

@@ -1,5 +1,6 @@
 """The site in headless Chromium, from files: no error, pictures there, tables sort, search finds, a phone fits."""
 import json
+import re
 import shutil
 
 import nbformat
@@ -10,6 +11,10 @@ from genre_study.report import build_site
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install selenium)")
 pytestmark = needs_chromium
+
+
+FORMULAS = "\n\n".join(rf"$\text{{{tag}}}$" for tag in (
+    "<img/src/onerror=document.title=6>", "<svg/onload=document.title=6>", "<script>document.title=6</script>"))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def site(root, tmp_path_factory):
     shown = [{"text/html": table}, {"text/html": wide}, {"image/png": pixel}, {"text/html": hostile},
              {"text/plain": hostile}]
     outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
-    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\n> Does it hold?\n\n## Table"),
+    cells = [nbformat.v4.new_markdown_cell(f"# Tried out\n\n> Does it hold?\n\n{FORMULAS}\n\n## Table"),
              nbformat.v4.new_code_cell("x" * 300, outputs=outputs)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), reports / "tried" / "tried.ipynb")
     song = {"accuracy": 0.6, "accuracy_ci95": [0.5, 0.7]}
@@ -63,7 +68,7 @@ def test_every_page_opens_without_error_and_fits_a_phone(site, browser):
             width(browser, pixels)
             scroll, seen = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
             assert scroll <= seen == pixels, f"{page} is {scroll} px wide in a window of {seen}"
-        assert browser.title != "broken in"
+        assert browser.title not in ("broken in", "6"), page
     errors = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     assert not errors, errors
 
@@ -130,3 +135,22 @@ def test_light_and_dark(site, browser):
     browser.get((reports / "tried" / "index.html").as_uri())
     assert paper() == colours[0], "and is remembered"
     browser.execute_script("localStorage.clear()")
+
+
+def test_a_script_that_got_into_a_page_does_not_run(site, browser):
+    reports, _ = site
+    browser.get_log("browser")
+    page = reports / "tried" / "index.html"
+    attack = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='broken in'\">"
+    pages = {"with.html": page.read_text(encoding="utf-8")}
+    pages["without.html"] = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", pages["with.html"])
+    titles = {}
+    for name, text in pages.items():
+        place = page.with_name(name)
+        place.write_text(text.replace("<main id=\"content\">", f"<main id=\"content\">{attack}"), encoding="utf-8")
+        browser.get(place.as_uri())
+        titles[name] = browser.title
+        place.unlink()
+    browser.get_log("browser")
+    assert titles["without.html"] == "broken in", "the attack is none"
+    assert titles["with.html"].startswith("Tried out")
