@@ -728,4 +728,9 @@ d = { 'settings': { 'branch': 'main',
                                    'genre_study.train._verbosity': ('train.html#_verbosity', 'genre_study/train.py'),
                                    'genre_study.train.compile_model': ('train.html#compile_model', 'genre_study/train.py'),
                                    'genre_study.train.train': ('train.html#train', 'genre_study/train.py'),
-                                   'genre_study.train.train_experts': ('train.html#train_experts', 'genre_study/train.py')}}}
+                                   'genre_study.train.train_experts': ('train.html#train_experts', 'genre_study/train.py')},
+            'genre_study.workers': { 'genre_study.workers._broken': ('workers.html#_broken', 'genre_study/workers.py'),
+                                     'genre_study.workers._numbered': ('workers.html#_numbered', 'genre_study/workers.py'),
+                                     'genre_study.workers._shared_out': ('workers.html#_shared_out', 'genre_study/workers.py'),
+                                     'genre_study.workers.alone': ('workers.html#alone', 'genre_study/workers.py'),
+                                     'genre_study.workers.in_processes': ('workers.html#in_processes', 'genre_study/workers.py')}}}

@@ -7,28 +7,45 @@ __all__ = ['import_spectrograms']
 
 # %% ../nbs/04b_archive.ipynb #41fa954e
 import math
+import shutil
+import zipfile
+import zlib
+from contextlib import contextmanager
 
 import numpy as np
 
 from genre_study.disk import (
-    Store, _explained, _make_store, _problem_file, _progress_bar, _put_problem, _put_track, _read_tracks, _rows_of, _settings,
-    _source, _sweep, _write_index, safe_name
+    Store, _explained, _make_store, _place, _problem_file, _progress_bar, _put_problem, _put_track, _read_tracks, _rows_of,
+    _settings, _source, _sweep, _write_index, safe_name
 )
 from .mel import MelSpec
 
 # %% ../nbs/04b_archive.ipynb #34a44da5
+@contextmanager
+def _opened(file):
+    """A NumPy archive, open; ValueError that says what to do if it is none or not whole."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{file} is not a whole NumPy archive ({error}); expected an .npz with ids and mel: get a good copy, "
+                         "or write it with numpy.savez") from error
+
+# %% ../nbs/04b_archive.ipynb #b9bb4c97
 def _array_stream(archive, name, file):
     """Shape, type and open stream of one array in a .npz archive, nothing of it read yet."""
     formats = np.lib.format
     try:
         stream = archive.open(name + ".npy")
     except KeyError:
-        raise ValueError(f"{file} has no array {name!r}, it has {archive.namelist()}: expected ids and mel") from None
+        names = ", ".join(archive.namelist()[:5]) or "nothing"
+        raise ValueError(f"{file} has no array {name!r}, it has {names}: expected ids and mel; write it with "
+                         "numpy.savez(file, ids=ids, mel=mel)") from None
     read_header = {(1, 0): formats.read_array_header_1_0, (2, 0): formats.read_array_header_2_0}
-    version = formats.read_magic(stream)
-    if version not in read_header:
-        raise ValueError(f"{file}: {name} is in version {version} of NumPy's format: save it with numpy.savez")
-    shape, by_column, dtype = read_header[version](stream)
+    try:
+        shape, by_column, dtype = read_header[formats.read_magic(stream)](stream)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{file}: {name} is not in NumPy's format 1 or 2 ({error}): save it with numpy.savez") from error
     if dtype.hasobject:
         raise ValueError(f"{file}: {name} holds Python objects, which are never loaded: save ids as text "
                          "(for example numpy.array(ids, dtype=str)) and mel as numbers")
@@ -41,7 +58,7 @@ def _read_ids(archive, file):
     """Track ids of an archive."""
     shape, dtype, stream = _array_stream(archive, "ids", file)
     if dtype.kind != "U" or len(shape) != 1:
-        raise ValueError(f"{file}: ids must be a list of text, got {dtype} of shape {shape}")
+        raise ValueError(f"{file}: ids must be a list of text, got {dtype} of shape {shape}: save numpy.array(ids, dtype=str)")
     return np.frombuffer(stream.read(), dtype=dtype).tolist()
 
 
@@ -62,6 +79,13 @@ def _open_spectrograms(archive, file):
             yield values.reshape(shape[1:]).astype(np.float32) / (255 if dtype == np.uint8 else 1)
 
     return ids, shape[1:], spectrograms()
+
+
+def _archive_facts(file):
+    """Track ids and number of mel bands of an archive."""
+    with _opened(file) as archive:
+        ids, (n_mels, _), _ = _open_spectrograms(archive, file)
+    return ids, n_mels
 
 # %% ../nbs/04b_archive.ipynb #8a6da697
 def _resample_columns(columns, n_frames, frames_per_second, seconds):
@@ -88,7 +112,7 @@ def _import_rows(ids, tracks, file):
         dotless = [track_id for track_id in ids if "." not in track_id]
         if dotless:
             raise ValueError(f"{file}: the genre is what stands before the dot of an id, but {dotless[0]!r} has none: "
-                             "give a table of tracks with track_id and genre")
+                             "write ids such as 'jazz.00012', or give import_spectrograms a table with track_id and genre")
         return {i: {"track_id": i, "path": str(file), "genre": i.split(".")[0], "artist": None} for i in ids}, []
     rows = {row["track_id"]: row for row in _rows_of(tracks.assign(path=str(file)))}
     known = set(ids)
@@ -103,6 +127,7 @@ def _import_track(folder, row, values, rate, seconds, resample):
     """Put one spectrogram, (n_mels, n_columns), into the store, or write down its problem."""
     problem = _picture_problem(values)
     if problem:
+        shutil.rmtree(_place(folder, row["track_id"]), ignore_errors=True)  # what the file held before
         return _put_problem(folder, row, problem, "Leave it out")
     frames = values.T
     if resample:
@@ -132,7 +157,7 @@ def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, pro
     for row in problems:
         _put_problem(folder, row, row["problem"], row["advice"])
     _write_index(folder)
-    return Store(folder)
+    return Store(folder, [*rows, *(row["track_id"] for row in problems)])
 
 # %% ../nbs/04b_archive.ipynb #ce7cefa8
 def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_per_second=None, spec=None,
@@ -160,7 +185,8 @@ def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_pe
     Returns
     -------
     Store
-        With `unit` "relative": 0 to 1.
+        The tracks of the file and of the table, with `unit` "relative": 0 to 1. What earlier calls made of other tracks
+        stays in the folder and is seen by `open_store` only.
 
     Raises
     ------
@@ -169,14 +195,10 @@ def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_pe
     ValueError
         If the file is not such an archive, or the folder has another store.
     """
-    import zipfile
-
     if not (np.isfinite(seconds) and seconds > 0) or not (frames_per_second is None or frames_per_second > 0):
         raise ValueError(f"seconds and frames_per_second must be above 0, got {seconds!r} and {frames_per_second!r}")
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _opened(file) as archive:
             return _import(archive, file, store_folder, tracks, seconds, frames_per_second, spec, progress)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{file} is not a whole NumPy archive ({error}): get a good copy") from error
     except OSError as error:
         raise _explained(error, store_folder) from error

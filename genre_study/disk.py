@@ -293,6 +293,13 @@ def _table(rows, columns):
 class Store:
     """Spectrograms of a corpus on disk; made by `build_store`, `import_spectrograms` or `open_store`.
 
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Where it is.
+    track_ids : iterable of str, optional
+        Show only these tracks and their problems; by default all that the folder has.
+
     Attributes
     ----------
     folder : pathlib.Path
@@ -311,17 +318,22 @@ class Store:
         One row a track that could not be used: `track_id`, `path`, `problem`, `advice`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, track_ids=None):
         settings = _read_settings(folder)
         self.folder = Path(folder)
         self.spec = MelSpec.from_dict(settings["spec"])
         self.unit, self.frames_per_second = settings["unit"], settings["frames_per_second"]
         self.silence = SILENCE_DB if self.unit == "db" else 0.0
         rows, broken = _read_tracks(folder)
-        damaged = [{"track_id": name, "path": str(self.folder / "tracks" / name), "problem": "is damaged in the store",
-                    "advice": "Call build_store again: it will be made anew"} for name in broken]
+        problems = _read_problems(folder) + [
+            {"track_id": name, "path": str(self.folder / "tracks" / name), "problem": "is damaged in the store",
+             "advice": "Call build_store again: it will be made anew"} for name in broken]
+        if track_ids is not None:
+            names = {*map(safe_name, track_ids)}
+            rows = {name: row for name, row in rows.items() if name in names}
+            problems = [row for row in problems if {row["track_id"], safe_name(row["track_id"])} & names]
         self.tracks = _table(rows.values(), _TRACK_COLUMNS)
-        self.problems = _table(_read_problems(folder) + damaged, dict.fromkeys(_PROBLEM_COLUMNS, "str"))
+        self.problems = _table(problems, dict.fromkeys(_PROBLEM_COLUMNS, "str"))
         self._n_frames = dict(zip(self.tracks.track_id, self.tracks.n_frames.tolist()))
 
     def __repr__(self):

@@ -166,12 +166,21 @@ def _outcomes(job, todo, workers, client):
     return _in_processes(job, todo, workers)
 
 # %% ../nbs/04_store.ipynb #7112ddba
+def _give_up(folder, track, problem):
+    """Write down the problem of a track; its file's earlier content goes, unless another process could read the file."""
+    place = _place(folder, track["track_id"])
+    stored = _read_row(place)
+    if stored is None or stored.get("source") != _source(track["path"] or ""):
+        shutil.rmtree(place, ignore_errors=True)
+        _put_problem(folder, track, problem, _NEW_COPY)
+
+
 def _run(folder, job, todo, workers, progress, client):
     """Call job(track) for all tracks, under a progress bar, and write down which of them could not be done."""
     with _progress_bar(len(todo), progress) as bar:
         for track, problem in _outcomes(job, todo, workers, client):
             if problem:
-                _put_problem(folder, track, problem, _NEW_COPY)
+                _give_up(folder, track, problem)
             bar.update()
 
 # %% ../nbs/04_store.ipynb #49d63c93
@@ -196,7 +205,8 @@ def build_store(tracks, folder, spec=MelSpec(), workers=None, progress=True, cli
     Returns
     -------
     Store
-        All tracks of the folder, also those of earlier calls. Unusable ones are in `.problems`.
+        The tracks of the table. Unusable ones are in `.problems`. What earlier calls made of other tracks stays in the
+        folder and is seen by `open_store` only.
 
     Raises
     ------
@@ -224,4 +234,4 @@ def build_store(tracks, folder, spec=MelSpec(), workers=None, progress=True, cli
         _write_index(folder)
     except OSError as error:
         raise _explained(error, folder) from error
-    return Store(folder)
+    return Store(folder, [row["track_id"] for row in rows])

@@ -1,8 +1,11 @@
 """What people really point a study at: each ends as a clear error, or as a row of the problems table that says what to do."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
+from genre_study.store import open_store
 from genre_study.study import check_settings, deal, prepare_data
 
 RATE = 22050
@@ -34,6 +37,28 @@ def test_a_good_folder_is_read_and_dealt(corpus, tmp_path):
     tracks, chunks = deal(store, chosen)
     assert len(store.problems) == 0 and len(tracks) == 16
     assert set(chunks.split) == {"train", "valid", "test"}
+
+
+def test_a_run_sees_the_tracks_of_today(corpus, tmp_path):
+    """Removed, renamed, moved and mended files leave no ghosts: a ghost is a copy, and can be on the other side."""
+    chosen = settings(corpus, tmp_path)
+    (corpus / "low" / "spoiled.wav").write_text("not audio " * 100)
+    first = prepare_data(chosen)
+    assert len(first) == 16 and first.problems.track_id.tolist() == ["spoiled"]
+    for path in sorted((corpus / "low").glob("low*.wav")):
+        path.rename(path.with_name(path.name.replace("low", "song")))
+    (corpus / "low" / "spoiled.wav").unlink()
+    (corpus / "high" / "high0.wav").unlink()
+    (corpus / "high" / "high1.wav").rename(corpus / "low" / "high1.wav")
+    tone(corpus / "high" / "high2.wav", seconds=5.0, hz=3000)
+    second = prepare_data(chosen)
+    names = {path.stem for path in corpus.glob("*/*.wav")}
+    assert len(names) == 15 and set(second.tracks.track_id) == names and not len(second.problems)
+    assert second.tracks.set_index("track_id").genre["high1"] == "low"
+    assert len(second.frames("high2")) > len(first.frames("high3"))
+    tracks, _ = deal(second, chosen)
+    assert all(map(Path.exists, map(Path, tracks.path)))
+    assert len(open_store(second.folder)) > len(second), "the folder keeps what it has"
 
 
 @pytest.mark.parametrize("spoil, message", [
