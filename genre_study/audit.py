@@ -25,6 +25,7 @@ from .fingerprint import (CELLS_PER_SECOND, MIN_OVERLAP_S, N_BANDS, RANGE_HZ, TH
 from .mel import MelSpec, mel_blocks, power_to_db
 from .plot import GREY, INK, LIGHT_TO_DARK
 from .store import open_store
+from .workers import PATIENCE_S, in_processes
 
 # %% ../nbs/17_audit.ipynb #90bf90fd
 def _n_flat(block, peak):
@@ -186,58 +187,10 @@ class _CellFile:
         return np.frombuffer(self._file.read(n_cells * 2 * (N_BANDS - 1)), np.float16).reshape(n_cells, N_BANDS - 1)
 
 # %% ../nbs/17_audit.ipynb #a025bae8
-_PATIENCE_S = 120.0  # for one track
-
-
-def _alone(examine, row):
-    """Examine a row in a process of its own; a track that kills or stalls it is unreadable."""
-    from concurrent.futures import TimeoutError as FutureTimeout
-    from concurrent.futures.process import BrokenProcessPool
-
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    executor = ProcessPoolExecutor(max_workers=1)
-    try:
-        return executor.submit(examine, row).result(timeout=_PATIENCE_S)
-    except BrokenProcessPool:
-        return _Examined([("unreadable", "crashes the decoder, or needs more memory than there is")])
-    except FutureTimeout:
-        return _Examined([("unreadable", f"takes longer than {_PATIENCE_S:g} s to decode")])
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
-
-
-def _numbered(examine, number, row):
-    return number, examine(row)
-
-# %% ../nbs/17_audit.ipynb #d71ef052
-def _in_processes(examine, rows, workers):
+def _in_workers(examine, rows, workers, patience_s=PATIENCE_S):
     """Examine rows in worker processes; yields number and result as they are done."""
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import TimeoutError as JoblibTimeout
-
-    from joblib import Parallel, delayed, parallel_config
-
-    waiting, in_work = iter(enumerate(rows)), {}
-
-    def handed_out():
-        for number, row in waiting:
-            in_work[number] = row
-            yield delayed(_numbered)(examine, number, row)
-
-    options = {"n_jobs": workers, "return_as": "generator_unordered", "timeout": _PATIENCE_S}
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        while True:
-            try:
-                for number, result in Parallel(**options)(handed_out()):
-                    del in_work[number]
-                    yield number, result
-                return
-            except (BrokenProcessPool, JoblibTimeout):  # one of those in work did that: each gets a process of its own
-                suspects = dict(in_work)
-                in_work.clear()
-            for number, row in suspects.items():
-                yield number, _alone(examine, row)
+    for number, result, problem in in_processes(examine, rows, workers, patience_s):
+        yield number, _Examined([("unreadable", problem)]) if problem else result
 
 # %% ../nbs/17_audit.ipynb #e5122e77
 def _examined(rows, examine, workers, progress):
@@ -253,7 +206,7 @@ def _examined(rows, examine, workers, progress):
     elif workers is None:
         workers = min(cpu_count(), -(-len(rows) // 25))  # a process costs about 25 tracks
     one_by_one = ((number, examine(row)) for number, row in enumerate(rows))
-    results = _in_processes(examine, rows, workers) if workers > 1 else one_by_one
+    results = _in_workers(examine, rows, workers) if workers > 1 else one_by_one
     return tqdm(results, total=len(rows), desc="audit", unit="track", disable=not progress)
 
 # %% ../nbs/17_audit.ipynb #1d048e28

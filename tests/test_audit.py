@@ -185,10 +185,9 @@ def dies(row):
     return audit._Examined([], 30.0, row["path"], np.zeros((300, 24), np.float16))
 
 
-def test_a_decoder_that_crashes_or_hangs(monkeypatch):
-    monkeypatch.setattr(audit, "_PATIENCE_S", 20.0)
+def test_a_decoder_that_crashes_or_hangs():
     rows = [{"path": path} for path in ("a", "crash", "b", "hang", "c")]
-    results = dict(audit._in_processes(dies, rows, 2))
+    results = dict(audit._in_workers(dies, rows, 2, patience_s=20.0))
     assert sorted(results) == list(range(len(rows)))
     problems = {number: result.findings[0][1] for number, result in results.items() if result.findings}
     assert set(problems) == {1, 3}
