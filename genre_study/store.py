@@ -22,6 +22,7 @@ from genre_study.disk import (
     _rows_of, _settings, _source, _sweep, _write_index, _write_json, open_store, safe_name
 )
 from .mel import SILENCE_DB, MelSpec, mel_blocks, power_to_db
+from .workers import in_processes
 
 _all_ = [safe_name, Store, open_store, import_spectrograms]
 
@@ -88,62 +89,6 @@ def _to_do(folder, rows, known):
     random.Random().shuffle(todo)  # two processes that build the same store then meet seldom
     return todo
 
-# %% ../nbs/04_store.ipynb #2c8a7b3c
-def _named(job, track):
-    """Call job(track); only the name travels back."""
-    job(track)
-    return track["track_id"]
-
-
-def _alone(job, track, patience_s):
-    """Call job(track) in a process of its own; what went wrong, or ""."""
-    from concurrent.futures import TimeoutError as FutureTimeout
-    from concurrent.futures.process import BrokenProcessPool
-
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    executor = ProcessPoolExecutor(max_workers=1)
-    try:
-        executor.submit(job, track).result(timeout=patience_s)
-        return ""
-    except BrokenProcessPool:
-        return "crashes the decoder, or needs more memory than there is"
-    except FutureTimeout:
-        return f"takes longer than {patience_s:g} s to decode"
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
-
-# %% ../nbs/04_store.ipynb #61533372
-_PATIENCE_S = 120  # for one track; 4 hours of audio take about 20 s
-
-
-def _in_processes(job, tracks, workers, patience_s=_PATIENCE_S):
-    """Call job(track) for each track in worker processes. Yields (track, what went wrong or "") as they finish."""
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import TimeoutError as JoblibTimeout
-
-    from joblib import Parallel, delayed, parallel_config
-
-    waiting, in_work = iter(tracks), {}
-
-    def handed_out():
-        for track in waiting:
-            in_work[track["track_id"]] = track
-            yield delayed(_named)(job, track)
-
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        while True:
-            try:
-                for track_id in Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1,
-                                         timeout=patience_s)(handed_out()):
-                    yield in_work.pop(track_id), ""
-                return
-            except (BrokenProcessPool, JoblibTimeout):
-                suspects = list(in_work.values())
-                in_work.clear()
-            for track in suspects:
-                yield track, _alone(job, track, patience_s)
-
 # %% ../nbs/04_store.ipynb #b64e3ada
 def _on_cluster(job, tracks, client):
     """The same on a dask cluster, which itself tries again what a lost worker had."""
@@ -163,7 +108,7 @@ def _outcomes(job, todo, workers, client):
     workers = min(cpu_count(), math.ceil(len(todo) / 25)) if workers is None else workers
     if workers == 1:
         return ((track, job(track) or "") for track in todo)
-    return _in_processes(job, todo, workers)
+    return ((todo[number], problem) for number, _, problem in in_processes(job, todo, workers))
 
 # %% ../nbs/04_store.ipynb #7112ddba
 def _give_up(folder, track, problem):

@@ -15,6 +15,7 @@ import zarr
 from genre_study import store as store_module
 from genre_study.mel import MelSpec, load_audio, log_mel
 from genre_study.store import build_store, import_spectrograms, open_store, safe_name
+from genre_study.workers import in_processes
 
 
 def write_corpus(folder, n_tracks, seconds=1.0, seed=0):
@@ -168,8 +169,8 @@ def test_a_decoder_that_crashes_or_hangs(fate):
             time.sleep(3600)
 
     names = [*map(str, range(20)), fate, *map(str, range(20, 40))]
-    outcomes = {track["track_id"]: problem for track, problem in
-                store_module._in_processes(job, [{"track_id": name} for name in names], workers=2, patience_s=30)}
+    outcomes = {names[number]: problem for number, _, problem in
+                in_processes(job, [{"track_id": name} for name in names], workers=2, patience_s=30)}
     assert sorted(outcomes) == sorted(names)
     problems = {name: problem for name, problem in outcomes.items() if problem}
     assert problems == {fate: {"crash": "crashes the decoder, or needs more memory than there is",
