@@ -23,7 +23,7 @@ from .fingerprint import candidates, compare_all, words  # noqa: F401 - found he
 from .fingerprint import (CELLS_PER_SECOND, MIN_OVERLAP_S, N_BANDS, RANGE_HZ, THRESHOLD, find_replicas, fingerprint,
                                      similarity)
 from .mel import MelSpec, mel_blocks, power_to_db
-from .plot import GREY, INK, LIGHT_TO_DARK
+from .plot import GREY, INK, LIGHT_TO_DARK, plain_label
 from .store import open_store
 from .workers import PATIENCE_S, in_processes
 
@@ -247,6 +247,15 @@ def _odd_lengths(ids, seconds, tolerance_s):
         for track_id, length in zip(ids[odd], seconds[odd]):
             yield track_id, "wrong length", f"{length:.2f} s, most tracks have {usual:.2f} s"
 
+# %% ../nbs/17_audit.ipynb #563d419e
+def _too_short(one):
+    """What to say of a track that is too short for near copies of it to be found, or of all of them."""
+    spare_s = len(one.cells) / CELLS_PER_SECOND - MIN_OVERLAP_S
+    if spare_s < 0:
+        yield f"{one.seconds:.2f} s: only exact replicas are found, near ones need {MIN_OVERLAP_S:g} s in common"
+    elif spare_s < 1:
+        yield f"{one.seconds:.2f} s: compared as a whole only, near replicas need {MIN_OVERLAP_S:g} s in common"
+
 # %% ../nbs/17_audit.ipynb #3bce411c
 def _first_of_each(digests):
     """For each track the first one with the same digest."""
@@ -267,7 +276,8 @@ def _pair(tracks, one, other, finding, evidence, score):
     return tracks.track_id.iloc[one], finding, evidence, tracks.track_id.iloc[other], score
 
 # %% ../nbs/17_audit.ipynb #8e6ea4a9
-FINDINGS = ("unreadable", "truncated", "silent", "constant", "clipped", "wrong length", "exact replica", "near replica")
+FINDINGS = ("unreadable", "truncated", "silent", "constant", "clipped", "wrong length", "too short to compare", "exact replica",
+            "near replica")
 
 
 def _table_of(findings):
@@ -304,7 +314,8 @@ def audit_corpus(source, threshold=THRESHOLD, tolerance_s=1.0, exhaustive=False,
         One row a finding: `track_id`, `finding` (one of `FINDINGS`, in that order), `evidence` in words,
         `other_track_id` (the copy, else missing) and `score` (1 for exact replicas, at least `threshold` for near
         ones, else NaN). Of several exact replicas each is named with the first of them, and only the first is compared
-        further. From a store neither clipping nor cut files can be told.
+        further. From a store neither clipping nor cut files can be told. Near replicas need 5 s in common: a shorter
+        track is too short to compare, and one that is hardly longer is compared as a whole only; both have a row.
 
     Raises
     ------
@@ -325,6 +336,7 @@ def audit_corpus(source, threshold=THRESHOLD, tolerance_s=1.0, exhaustive=False,
         if not {"silent", "constant", "unreadable"} & {finding for finding, _ in one.findings}:
             digests[number] = one.digest
             cells.put(number, one.cells)
+            findings += [(ids[number], "too short to compare", evidence) for evidence in _too_short(one)]
     findings += _odd_lengths(ids, seconds, tolerance_s)
     firsts = _first_of_each(digests)
     for number in np.flatnonzero((digests != "") & (firsts != np.arange(len(ids)))):
@@ -392,7 +404,7 @@ def plot_pair(source, track_id, other_track_id):
     end = max(start + len(cells) / CELLS_PER_SECOND for start, cells in zip(starts, pair))
     for axis, cells, name, start_s in zip(axes, pair, (track_id, other_track_id), starts):
         _draw_cells(axis, cells, start_s)
-        axis.set(title=name, ylabel="band", xlim=(starts.min(), end))
+        axis.set(title=plain_label(name), ylabel="band", xlim=(starts.min(), end))
     axes[1].set_xlabel("time in the upper track (s)")
     axes[2].plot(shifts / CELLS_PER_SECOND, scores, color=INK, linewidth=1)
     axes[2].axhline(THRESHOLD, color=GREY, linestyle="--", linewidth=1)

@@ -17,13 +17,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .bundle import Bundle, _bundle, bundle_of_run, load_bundle, save_bundle
+from .bundle import Bundle, _bundle, _fingerprint, bundle_of_run, load_bundle, save_bundle
 from .chunk import chunk_table
-from .doubt import _doubts, _entropy, _samples_of, _shape, _spread, _sums, fit_likeness, measure_likeness
+from .corpus import _text
+from genre_study.doubt import (
+    _doubts,
+    _entropy,
+    _fine,
+    _lag,
+    _samples_of,
+    _shape,
+    _spread,
+    _sums,
+    _tone,
+    fit_likeness,
+    measure_likeness,
+)
 from .files import whole_file
 from .mel import SILENCE_DB, AudioError, mel_blocks, power_to_db
 from .one_file import export_waveform_model
-from .source import _at_least, _open_source
+from .source import _at_least, _Counted, _Mix, _open_source
 
 _all_ = [Bundle, bundle_of_run, load_bundle, save_bundle, fit_likeness, measure_likeness, export_waveform_model]
 
@@ -59,7 +72,7 @@ class _Frames(_FrameFile):
 
     def __init__(self, blocks, spec, floor_db=None):
         super().__init__(spec.n_mels)
-        self.loudest_db, self.lowest_db = SILENCE_DB, SILENCE_DB
+        self.loudest_db, self.lowest_db, self.lag = SILENCE_DB, SILENCE_DB, _lag(spec, spec.frames_per_second)
         try:
             self._sum_up(self._keep(block) for block in mel_blocks(blocks, spec))
             if floor_db is not None and self.loudest_db - floor_db > SILENCE_DB:
@@ -76,10 +89,12 @@ class _Frames(_FrameFile):
         return frames
 
     def _sum_up(self, pieces):
-        self.sums, last = np.zeros((3, self.n_mels)), None
+        self.sums, self.fine_sums = np.zeros((2, 3, self.n_mels))
+        last = np.zeros((0, self.n_mels))
         for frames in pieces:
-            self.sums += _sums(frames, last)
-            last = frames[-1:]
+            self.sums += _sums(frames, last[-1:])
+            self.fine_sums += _sums(_fine(frames), _fine(last), self.lag)
+            last = np.concatenate([last, frames])[-self.lag:]
 
     def read(self, start, stop):
         return np.maximum(super().read(start, stop), np.float32(self.lowest_db))
@@ -135,23 +150,26 @@ def _overview(frames, n_frames, columns=800):
 # %% ../nbs/13_predict.ipynb #e77f2001
 def _plot_prediction(song, figure):
     """Spectrogram and timeline over the same seconds, the vector as bars beside them."""
+    from genre_study.plot import plain_label
+
     genres = sorted(song.vector, key=lambda genre: -song.vector[genre])
     axes = figure.subplots(2, 2, width_ratios=[3, 1])
     top, bottom, (bars, words) = axes[0, 0], axes[1, 0], (axes[1, 1], axes[0, 1])
     extent = (0, song.duration_s, 0, len(song.overview))
     top.imshow(song.overview, origin="lower", aspect="auto", cmap="magma", extent=extent)
-    top.set(ylabel="mel band", title=song.name, xticks=[])
+    top.set(ylabel="mel band", title=plain_label(song.name), xticks=[])
     shares = song.timeline[genres].to_numpy().T
     starts = song.timeline["start_s"].to_numpy()
     edges = np.append(starts, min(starts[-1] + song.chunk_s, song.duration_s))
     bottom.pcolormesh(edges, np.arange(len(genres) + 1) - 0.5, shares, cmap="Greys", vmin=0, vmax=1)
-    bottom.set(xlabel="time, s", yticks=range(len(genres)), yticklabels=genres, xlim=(0, song.duration_s))
+    bottom.set(xlabel="time, s", xlim=(0, song.duration_s))
+    bottom.set_yticks(range(len(genres)), [plain_label(genre) for genre in genres])
     top.set_xlim(bottom.get_xlim())
     bottom.invert_yaxis()
     bars.barh(range(len(genres)), [song.vector[genre] for genre in genres], color="0.3")
     bars.set(xlim=(0, 1), ylim=bottom.get_ylim(), yticks=[], xlabel="probability")
     text = [f"{genre} {share:.0%}" for genre, share in song.top] + [f"doubt {song.doubt:.0%}", *song.reasons]
-    words.text(0, 1, "\n".join(text), va="top", wrap=True, fontsize=9)
+    words.text(0, 1, plain_label("\n".join(text)), va="top", wrap=True, fontsize=9)
     words.axis("off")
     return figure
 
@@ -274,7 +292,7 @@ def predict_song(source, model=None, sample_rate=None, progress=False, max_durat
     Notes
     -----
     A song that is shorter than a chunk is repeated until it fills one, and `reasons` says so. (`predict_chunks`, which the
-    study evaluates with, fills up with silence, as training does.)
+    study evaluates with, fills up with silence, as training does.) A file object is read from its beginning, and is not closed.
 
     Examples
     --------
@@ -282,14 +300,14 @@ def predict_song(source, model=None, sample_rate=None, progress=False, max_durat
     [('jazz', 0.71), ('blues', 0.13), ('classical', 0.08)]
     """
     bundle = _bundle(model)
-    name, blocks = _open_source(source, sample_rate, bundle.mel.sample_rate, max_duration_s)
-    rate, fps = bundle.mel.sample_rate, bundle.mel.frames_per_second
-    blocks, n_samples = _at_least(blocks, *_samples_of(bundle.chunk, rate))
-    with _Frames(blocks, bundle.mel, bundle.floor_db) as frames:
-        duration_s = frames.n_frames / fps if n_samples is None else n_samples / rate
+    rate, fps, mix = bundle.mel.sample_rate, bundle.mel.frames_per_second, _Mix()
+    name, blocks = _open_source(source, sample_rate, rate, max_duration_s, mix)
+    counted = _Counted(blocks)
+    with _Frames(_at_least(counted, *_samples_of(bundle.chunk, rate)), bundle.mel, bundle.floor_db) as frames:
+        duration_s = counted.n_samples / rate
         timeline = _predict_frames(frames, bundle, progress)
-        shape = _shape(frames.sums, frames.n_frames)
-        kept, reasons, ratio = _doubts(frames.loudest_db, shape, duration_s, bundle.chunk, bundle.likeness)
+        shape, tone = _shape(frames.sums, frames.n_frames), _tone(frames.fine_sums, frames.n_frames, frames.lag)
+        kept, reasons, ratio = _doubts(frames.loudest_db, shape, duration_s, bundle.chunk, bundle.likeness, tone, mix.cancels)
         overview = _overview(frames, min(frames.n_frames, math.floor(duration_s * fps) + 1))
     vector = _vector_of(timeline, bundle, kept)
     keep = (source, sample_rate) if isinstance(source, (list, np.ndarray)) else source
@@ -314,9 +332,19 @@ def _problem(error):
     return f"{error.problem}. {error.advice}" if isinstance(error, AudioError) else str(error)
 
 
-def _row(path, folder, bundle):
-    """One row of the table, with the problem where the file can't be read."""
-    row = dict(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, problem="", top="")
+_IDENTITY = ("path", "size_bytes", "modified_ns", "network")
+
+
+def _identity(path, folder, network):
+    """What a row is of: path, size_bytes and modified_ns of a file, and the fingerprint of the network."""
+    facts = path.stat()
+    name = _text(path.relative_to(folder).as_posix())
+    return dict(zip(_IDENTITY, (name, facts.st_size, facts.st_mtime_ns, network)))
+
+
+def _row(path, bundle):
+    """The rest of a file's row, with the problem where it can't be read."""
+    row = dict(problem="", top="")
     try:
         song = predict_song(path, bundle)
     except (ValueError, OSError) as error:
@@ -325,7 +353,7 @@ def _row(path, folder, bundle):
                       **song.vector)
 
 # %% ../nbs/13_predict.ipynb #c0ad48a5
-_TEXTS = ("path", "problem", "top", "reasons")
+_TEXTS = ("path", "network", "problem", "top", "reasons")
 
 
 def _read_table(out):
@@ -338,7 +366,7 @@ def _read_table(out):
 
 
 def _write_table(rows, out):
-    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["path", "size_bytes", "problem", "top"])
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["path", "size_bytes", "modified_ns", "network", "problem", "top"])
     with whole_file(out) as draft:
         table.to_parquet(draft, index=False) if out.suffix == ".parquet" else table.to_csv(draft, index=False)
 
@@ -351,7 +379,8 @@ def predict_folder(folder, out, model=None, progress=True):
     folder : str or path
         Searched with all folders inside it; what is hidden (a name that begins with a dot) is left out.
     out : str or path
-        Table to write, .csv or .parquet. Files that are in it already, with the same size, are not predicted again.
+        Table to write, .csv or .parquet. Files that are in it already are not predicted again, if their size and time of
+        change and the network are the same. All others are, and so is all of a table that does not say this yet.
     model : Bundle, str or path, optional
         As for `predict_song`.
     progress : bool
@@ -360,7 +389,8 @@ def predict_folder(folder, out, model=None, progress=True):
     Returns
     -------
     pandas.DataFrame
-        One row a file: path, size_bytes, problem ("" if none), top, doubt, reasons, duration_s and one column a genre.
+        One row a file: path (what is not UTF-8 in it is spelled out), size_bytes, modified_ns (time of change, nanoseconds
+        since 1970), network (a fingerprint), problem ("" if none), top, doubt, reasons, duration_s and one column a genre.
     """
     from tqdm import tqdm
 
@@ -370,16 +400,17 @@ def predict_folder(folder, out, model=None, progress=True):
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"out is {out.name!r}; expected a name that ends in .csv or .parquet")
     bundle = _bundle(model)
-    paths = _music_below(folder)
-    known = _read_table(out)
-    rows = {(row["path"], row["size_bytes"]): row for row in known.to_dict("records")}
-    keys = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
-    todo = [(key, path) for key, path in zip(keys, paths) if key not in rows]
+    network, paths = _fingerprint(bundle), _music_below(folder)
+    songs = {tuple(identity.values()): (identity, path) for path in paths for identity in [_identity(path, folder, network)]}
+    known = {tuple(row.get(name) for name in _IDENTITY): row for row in _read_table(out).to_dict("records")}
+    rows = {key: known[key] for key in songs if key in known}
+    todo = [key for key in songs if key not in known]
     try:
-        for count, (key, path) in enumerate(tqdm(todo, desc="songs", unit="song", disable=not progress), start=1):
-            rows[key] = _row(path, folder, bundle)
+        for count, key in enumerate(tqdm(todo, desc="songs", unit="song", disable=not progress), start=1):
+            identity, path = songs[key]
+            rows[key] = identity | _row(path, bundle)
             if count % 50 == 0:
                 _write_table(list(rows.values()), out)
     finally:  # also when it is interrupted
-        _write_table([rows[key] for key in keys if key in rows], out)
+        _write_table([rows[key] for key in songs if key in rows], out)
     return _read_table(out)

@@ -16,6 +16,7 @@ from genre_study import audit
 from genre_study.audit import audit_corpus, candidates, find_replicas, fingerprint, plot_pair, similarity, words
 from genre_study.corpus import gtzan_tracks
 from genre_study.mel import MelSpec, log_mel
+from genre_study.minicorpus import SAMPLE_RATE, compose, render_song
 from genre_study.store import import_spectrograms
 
 RATE = 22050
@@ -237,3 +238,16 @@ def test_a_store_has_the_copies_of_its_audio(gtzan_store):
     curve = figure.axes[2].lines[0]
     assert curve.get_ydata().max() == pytest.approx(1, abs=0.01)
     assert curve.get_xdata()[np.argmax(curve.get_ydata())] == 0
+
+
+def test_tracks_too_short_to_compare_have_a_row(tmp_path):
+    wave = render_song(compose("country", 3, seconds=12.0)) / 32768
+    rows = {"cut": (0, 4.9), "whole": (0, 5.0), "hardly": (1, 6.5), "long": (0, 12.0)}
+    for name, (start, stop) in rows.items():
+        sf.write(tmp_path / f"{name}.wav", wave[round(start * SAMPLE_RATE):round(stop * SAMPLE_RATE)], SAMPLE_RATE)
+    tracks = pd.DataFrame({"track_id": list(rows), "path": [str(tmp_path / f"{name}.wav") for name in rows]})
+    found = audit_corpus(tracks, progress=False).query("finding == 'too short to compare'")
+    assert found.track_id.to_list() == ["cut", "hardly", "whole"]
+    assert [evidence.partition(":")[0] for evidence in found.evidence] == ["4.90 s", "5.50 s", "5.00 s"]
+    assert found.evidence.iloc[0].endswith("only exact replicas are found, near ones need 5 s in common")
+    assert found.evidence.iloc[2].endswith("compared as a whole only, near replicas need 5 s in common")

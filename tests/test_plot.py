@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -132,6 +133,7 @@ def test_chunks_without_a_start_of_their_own_are_refused(starts, message):
 def test_files_are_the_same_bytes_in_another_process(tmp_path):
     code = """
 import sys
+import warnings
 import numpy as np
 from genre_study import plot
 from genre_study.mel import MelSpec
@@ -161,3 +163,27 @@ def test_figures_do_not_pile_up():
     for _ in range(3):
         plot.plot_curves(HISTORY)
     assert len(plt.get_fignums()) == before
+
+
+ODD = ["Hits 4 $_$", "R&B $^$", "$\\frac$ off", "クラシック"]
+
+
+@pytest.mark.parametrize("picture", [
+    lambda: plot.plot_confusion(np.eye(4, dtype=int), ODD),
+    lambda: plot.plot_timeline(pd.DataFrame(np.full((2, 4), 0.25), columns=ODD).assign(start_s=[0.0, 1.5]), ODD, title=ODD[1]),
+    lambda: plot.plot_intervals(pd.DataFrame({"run": ODD, "accuracy": 0.5, "low": 0.4, "high": 0.6, "unit": ODD[::-1]}),
+                                group="unit"),
+    lambda: plot.plot_reliability(dict.fromkeys(ODD, pd.DataFrame({"low": [0.5], "high": [1.0], "confidence": [0.7],
+                                                                   "accuracy": [0.6], "n": [3]})))])
+@pytest.mark.filterwarnings("ignore:the font of the pictures lacks letters")
+def test_names_are_never_formulas_and_missing_letters_warn_once(picture, tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")
+        _, svg = plot.save_figure(picture(), tmp_path, "odd")
+    assert all(f"<!-- {name} -->" in svg.read_text(encoding="utf-8") for name in ["Hits 4 $_$", "$\\frac$ off"])
+
+
+def test_a_letter_without_a_font_says_what_to_do():
+    with pytest.warns(UserWarning, match="Name one that has them"):
+        assert plot.plain_label("\ue000") == "□"
+    assert plot.plain_label("Ünïcode – “Блюз” ☃") == "Ünïcode – “Блюз” ☃"

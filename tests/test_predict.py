@@ -147,6 +147,13 @@ def test_picture_and_player(bundle, wave):
     assert json.loads(json.dumps(song.to_dict()))["top"] == song.top[0][0]
 
 
+def test_picture_of_names_with_dollars(bundle, wave, tmp_path):
+    file = tmp_path / "Ke$^$ha.wav"
+    soundfile.write(file, wave, SAMPLE_RATE)
+    odd = replace(bundle, genres=("Hits 4 $_$", "R&B $^$", "rock"))
+    assert predict_song(file, odd)._repr_png_().startswith(b"\x89PNG")
+
+
 def test_speech_noise_and_silence_are_doubted(bundle, corpus, tmp_path):
     """Sounds that are no music lie beyond the limit; tracks of the corpus that were not in the fit rarely do."""
     tracks = corpus
