@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 import yaml
 
+from .archive import _archive_facts
 from .chunk import ChunkSpec, chunk_table
 from .corpus import gtzan_tracks, read_corpus
 from .files import write_whole
@@ -80,6 +81,9 @@ def check_value(name, value, kind):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"{name}={value!r} is of type {type(value).__name__}; expected {kind.__name__}")
+    if name in ("corpus", "data_dir", "run_dir") and not value.strip():
+        raise ValueError(f"{name}={value!r} is empty; expected a path ('.' is the working folder)"
+                         + (" or 'minicorpus'" if name == "corpus" else ""))
     if name in CHOICES and value not in CHOICES[name]:
         raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(CHOICES[name])}")
     if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:  # NaN fails too
@@ -87,7 +91,18 @@ def check_value(name, value, kind):
     return value
 
 # %% ../nbs/12_study.ipynb #00ba0540
-_PLAIN = (bool, int, float, str, list, dict, tuple, type(None))
+def _as_plain(value):
+    """A path as text and a number of NumPy's as Python's own, also inside a list or a dict; anything else as it is."""
+    if isinstance(value, dict):
+        return {key: _as_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+# %% ../nbs/12_study.ipynb #42bc7ffb
+_PLAIN = (bool, int, float, str, list, dict, tuple, type(None), PurePath, np.generic)
 
 
 def check_settings(names, settings_class=StudySettings):
@@ -96,8 +111,9 @@ def check_settings(names, settings_class=StudySettings):
     Parameters
     ----------
     names : dict
-        The `globals()` of the notebook, right after its parameters cell, or a plain dict of parameters. Names that begin
-        with an underscore, IPython's own (`In`, `Out`), modules, classes and functions are passed over.
+        The `globals()` of the notebook, right after its parameters cell, or a plain dict of parameters. Other names than
+        the settings' are passed over where they begin with an underscore, are IPython's own (`In`, `Out`), modules,
+        classes or functions. A path counts as its text, a number of NumPy's as a number.
     settings_class : dataclass, optional
         What the settings are; each field's annotation is its type.
 
@@ -117,8 +133,8 @@ def check_settings(names, settings_class=StudySettings):
     3
     """
     kinds = typing.get_type_hints(settings_class)
-    given = {name: value for name, value in names.items()
-             if isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("In", "Out")}
+    given = {name: _as_plain(value) for name, value in names.items() if name in kinds
+             or (isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("In", "Out"))}
     for name in given.keys() - kinds.keys():
         near = get_close_matches(name, kinds, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -190,10 +206,27 @@ def _audio_store(source, spec, data_dir, workers):
     return build_store(read_corpus(source), store, spec, workers=workers)
 
 # %% ../nbs/12_study.ipynb #8b3c39a3
+def _refuse_others(settings, spec, frames_per_second):
+    """Raise where ready-made spectrograms are not those that the settings ask for."""
+    rates = (settings.frames_per_second or frames_per_second, frames_per_second)
+    hops = {round(spec.sample_rate / rate) for rate in rates}
+    pairs = {"n_mels": (spec.n_mels, settings.n_mels), "mel_scale": (spec.mel_scale, settings.mel_scale),
+             "frames_per_second": (frames_per_second, settings.frames_per_second if len(hops) > 1 else frames_per_second)}
+    wrong = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if wrong:
+        told = "; ".join(f"{name} is {has!r} there, and {name}={asked!r} was asked" for name, (has, asked) in wrong.items())
+        raise ValueError(f"corpus={settings.corpus!r} has ready-made spectrograms, which keep what they were made with: {told}. "
+                         f"Set {', '.join(f'{name}={has!r}' for name, (has, _) in wrong.items())}, or give the audio as corpus")
+
+# %% ../nbs/12_study.ipynb #44428f7b
 def _imported_store(settings, file, data_dir):
     """The store of a file of spectrograms. GTZAN's tracks get their artists from the published index."""
-    with np.load(file, allow_pickle=False) as arrays:
-        ids = arrays["ids"].astype(str)
+    try:
+        ids, n_mels = _archive_facts(file)
+    except ValueError as error:
+        raise ValueError(f"corpus={settings.corpus!r} can't be read: {error}. For audio give the folder that has one folder a "
+                         "genre") from error
+    _refuse_others(settings, MelSpec(n_mels=n_mels), settings.frames_per_second or MelSpec().frames_per_second)
     facts = gtzan_tracks()
     tracks = facts[facts.track_id.isin(ids)] if set(ids) <= set(facts.track_id) else None
     state = file.stat()
@@ -201,7 +234,16 @@ def _imported_store(settings, file, data_dir):
     return import_spectrograms(file, data_dir / "stores" / f"{file.stem}-{key}", tracks=tracks,
                                frames_per_second=settings.frames_per_second or None)
 
-# %% ../nbs/12_study.ipynb #69bca55e
+# %% ../nbs/12_study.ipynb #27d9a425
+def _with_tracks(store, settings):
+    """The store, or a ValueError where it has no track."""
+    if len(store):
+        return store
+    first = next(store.problems.itertuples(), None)
+    why = "it has none" if first is None else f"the first, {first.track_id} ({first.path}), {first.problem}. {first.advice}"
+    raise ValueError(f"no track of corpus={settings.corpus!r} can be used, {len(store.problems)} have a problem: {why}")
+
+# %% ../nbs/12_study.ipynb #6f127176
 def prepare_data(settings):
     """Open the store that a run reads, and make it first where it is not there.
 
@@ -212,13 +254,17 @@ def prepare_data(settings):
     Returns
     -------
     Store
-        Spectrograms of every readable track; `.problems` lists the others.
+        Spectrograms of every readable track that the corpus has today; `.problems` lists the others.
 
     Raises
     ------
     FileNotFoundError
         If `settings.corpus` is neither `"minicorpus"` nor a folder or file that exists.
+    ValueError
+        If it is a file of another kind, if no track can be used, or if ready-made spectrograms (an .npz, a store) have
+        other bands, another mel scale or, in a store, another rate than the settings say.
     """
+    check_value("corpus", settings.corpus, str)
     spec, data_dir, workers = _mel_spec(settings), Path(settings.data_dir), settings.workers or None
     if settings.corpus == "minicorpus":
         return _minicorpus_store(settings, spec, data_dir, workers)
@@ -227,10 +273,13 @@ def prepare_data(settings):
         raise FileNotFoundError(f"corpus={settings.corpus!r} does not exist; give 'minicorpus', a folder with one folder a "
                                 "genre, an .npz of spectrograms, or a store")
     if is_store(source):
-        return open_store(source)
-    if source.is_file():
-        return _imported_store(settings, source, data_dir)
-    return _audio_store(source, spec, data_dir, workers)
+        store = open_store(source)
+        _refuse_others(settings, store.spec, store.frames_per_second)
+    elif source.is_file():
+        store = _imported_store(settings, source, data_dir)
+    else:
+        store = _audio_store(source, spec, data_dir, workers)
+    return _with_tracks(store, settings)
 
 # %% ../nbs/12_study.ipynb #84148c44
 def _thin_training(tracks, share, seed):
@@ -372,6 +421,7 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     metrics = {name: getattr(settings, name) for name in ("corpus", "protocol", "network", "scored_side", "seed")}
     metrics |= {"backend": backend.settings(), "versions": versions(), "genres": genres, **counts(tracks, chunks)}
     metrics |= {"n_problems": len(store.problems), **scores[settings.scored_side], "valid": scores["valid"]}
+    metrics["spectrograms"] = {"unit": store.unit, "frames_per_second": store.frames_per_second, "mel": store.spec.to_dict()}
     metrics |= {"seconds": seconds, "parameters": asdict(settings), "training": asdict(training_spec(settings))}
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)  # only an unfinished run needs it

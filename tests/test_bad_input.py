@@ -144,3 +144,64 @@ def test_too_few_tracks_to_split_names_the_genre(tmp_path):
     chosen = settings(tmp_path / "corpus", tmp_path)
     with pytest.raises(ValueError, match="scarce"):
         deal(prepare_data(chosen), chosen)
+
+
+def written(folder, name, **arrays):
+    """An archive in a folder."""
+    np.savez(folder / name, **arrays)
+    return folder / name
+
+
+IDS, MEL = np.array([f"{genre}.{i}" for genre in "ab" for i in range(4)]), np.random.default_rng(0).random((8, 32, 60), "float32")
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda folder: tone(folder / "a.wav") or folder / "a.wav", "one folder a genre"),
+    (lambda folder: (folder / "a.csv").write_text("a,b") and folder / "a.csv", "expected an .npz with ids and mel"),
+    (lambda folder: np.save(folder / "a.npy", MEL) or folder / "a.npy", "expected an .npz with ids and mel"),
+    (lambda folder: (folder / "a.npz").touch() or folder / "a.npz", "expected an .npz with ids and mel"),
+    (lambda folder: written(folder, "a.npz", mel=MEL), "has no array 'ids', it has mel.npy"),
+    (lambda folder: written(folder, "a.npz", ids=IDS.astype(object), mel=MEL), "never loaded"),
+    (lambda folder: written(folder, "a.npz", ids=IDS, mel=-80 * MEL), "8 have a problem.*expected 0 to 1"),
+])
+def test_a_file_that_is_no_archive_of_spectrograms_is_named(tmp_path, make, message):
+    file = make(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare_data(settings(file, tmp_path, n_mels=32))
+    assert file.name in str(caught.value) and "pickle" not in str(caught.value)
+
+
+def test_half_an_archive_is_named_wherever_it_is_cut(tmp_path):
+    whole = written(tmp_path, "whole.npz", ids=IDS, mel=MEL).read_bytes()
+    for n_bytes in (1, 100, 700, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.npz").write_bytes(whole[:n_bytes])
+        with pytest.raises(ValueError, match=r"cut\.npz is not a whole NumPy archive"):
+            prepare_data(settings(tmp_path / "cut.npz", tmp_path, n_mels=32))
+    for place in (40, 900, len(whole) - 600):  # the length is right, the content is not
+        (tmp_path / "cut.npz").write_bytes(whole[:place] + bytes(300) + whole[place + 300:])
+        with pytest.raises(ValueError, match=r"cut\.npz"):
+            prepare_data(settings(tmp_path / "cut.npz", tmp_path, n_mels=32))
+
+
+def test_spectrograms_that_are_ready_made_keep_their_bands(tmp_path):
+    file = written(tmp_path, "a.npz", ids=IDS, mel=MEL)
+    own = prepare_data(settings(file, tmp_path, n_mels=32, frames_per_second=0))
+    assert len(prepare_data(settings(own.folder, tmp_path, n_mels=32, frames_per_second=0))) == 8
+    for corpus, others, message in [
+        (file, {}, "n_mels is 32 there, and n_mels=128 was asked.*Set n_mels=32"),
+        (file, {"n_mels": 32, "mel_scale": "htk"}, "mel_scale is 'slaney' there, and mel_scale='htk' was asked"),
+        (own.folder, {"n_mels": 64}, "n_mels is 32 there, and n_mels=64 was asked"),
+        (own.folder, {"n_mels": 32}, "frames_per_second is 2.0 there, and frames_per_second=43.06640625 was asked"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            prepare_data(settings(corpus, tmp_path, **others))
+
+
+def test_a_corpus_where_no_file_can_be_used_says_so(tmp_path):
+    for genre in "ab":
+        for i in range(4):
+            path = tmp_path / "corpus" / genre / f"{genre}{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"RIFF" + bytes(200))
+    with pytest.raises(ValueError, match=r"no track of corpus=.* can be used, 8 have a problem: the first, a0 \(.*a0.wav\)"):
+        prepare_data(settings(tmp_path / "corpus", tmp_path))

@@ -14,6 +14,8 @@ import papermill as pm
 import pytest
 import yaml
 
+from genre_study.bundle import bundle_of_run
+from genre_study.predict import predict_song
 from genre_study.study import StudySettings, check_settings
 
 NOTEBOOK = "nbs/studies/reproduce.ipynb"
@@ -81,6 +83,10 @@ def test_the_studys_own_network_by_its_recipe(root, tmp_path, small):
     assert metrics["n_chunks"]["test"] == 3 * metrics["n_tracks"]["test"]
     assert metrics["song"]["accuracy"] > 0.3  # chance is 10%
     assert len(list(Path(small["data_dir"], "values").glob("*.npy"))) == 1
+    bundle = bundle_of_run(tmp_path / "run")  # as `--model` opens it: without the store
+    assert bundle.mel.hop_length == metrics["spectrograms"]["mel"]["hop_length"] == 1709
+    song = next(Path(small["data_dir"]).glob("minicorpus-8/jazz/*.wav"))
+    assert sum(predict_song(song, bundle).vector.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("parameters, message", [
@@ -111,3 +117,18 @@ def test_settings_refuse_nan_and_bool():
         check_settings({"overlap": float("nan")})
     with pytest.raises(TypeError, match="expected int"):
         check_settings({"seed": True})
+
+
+def test_settings_of_other_types_never_pass_as_the_default():
+    made = check_settings({"corpus": Path("x"), "epochs": np.int64(3), "overlap": np.float32(0.25),
+                           "allow_leakage": np.bool_(True), "training": {"learning_rate": np.float64(0.01)}})
+    assert made == StudySettings(corpus="x", epochs=3, overlap=0.25, allow_leakage=True, training={"learning_rate": 0.01})
+    assert yaml.safe_load(yaml.safe_dump(asdict(made))) == asdict(made)
+    for value in (object(), np.zeros(2), json, Path, b"x", np.datetime64("2020")):
+        with pytest.raises(TypeError, match=r"corpus=.*expected str"):
+            check_settings({"corpus": value})
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        check_settings({"epoch": np.int64(3)})
+    for name in ("corpus", "data_dir", "run_dir"):
+        with pytest.raises(ValueError, match=f"{name}='' is empty"):
+            check_settings({name: ""})
