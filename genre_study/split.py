@@ -95,6 +95,33 @@ def _draw_tracks(genre, n_wanted, seed, what):
     draw = StratifiedShuffleSplit(n_splits=1, test_size=n_wanted, random_state=seed)
     return next(draw.split(genre, genre))[1]
 
+# %% ../nbs/05_split.ipynb #0984ebb0
+def _numbers(sizes, n_wanted, keep):
+    "How many tracks to draw of genres of these sizes: in proportion, at least one of each, and `keep` of each are left."
+    sizes = np.asarray(sizes)
+    wanted, most = n_wanted * sizes / sizes.sum(), sizes - keep
+    numbers = np.clip(np.floor(wanted).astype(int), 1, most)
+    missing = int(np.clip(n_wanted, len(sizes), most.sum())) - numbers.sum()
+    for _ in range(abs(missing)):  # one track more, or less, where it brings a genre closest to its proportion
+        gap = (wanted - numbers) * np.sign(missing)
+        numbers[np.where(numbers < most if missing > 0 else numbers > 1, gap, -np.inf).argmax()] += np.sign(missing)
+    return numbers
+
+# %% ../nbs/05_split.ipynb #53ca0922
+def _draw_every_genre(genre, n_wanted, seed, keep):
+    "Positions of about `n_wanted` tracks that hold each genre and leave `keep` tracks of it; stratified where that does it."
+    code = np.unique(genre, return_inverse=True)[1]
+    sizes = np.bincount(code)
+    try:
+        drawn = _draw_tracks(genre, n_wanted, seed, "a side")
+        numbers = np.bincount(code[drawn], minlength=len(sizes))
+    except ValueError:  # too few tracks for that
+        numbers = np.zeros_like(sizes)
+    if (numbers >= 1).all() and (numbers <= sizes - keep).all():
+        return drawn
+    rng, numbers = np.random.default_rng(seed), _numbers(sizes, n_wanted, keep)
+    return np.concatenate([rng.choice(np.flatnonzero(code == k), n, replace=False) for k, n in enumerate(numbers)])
+
 # %% ../nbs/05_split.ipynb #d7e49703
 def _draw_artists(genre, group, share, seed):
     "Positions of about `share` of the tracks, whole artists only, close to stratified by genre."
@@ -183,27 +210,50 @@ def _held_out(genre, group, protocol, seed, valid_share, test_share, fold):
     elif protocol == "artist":
         test = _draw_artists(genre, group, test_share, seed)
     else:
-        test = _draw_tracks(genre, round(test_share * n), seed, "test")
+        test = _draw_every_genre(genre, round(test_share * n), seed, keep=2)
     rest = np.setdiff1d(np.arange(n), test)
     if protocol == "artist":
         valid = _draw_artists(genre[rest], group[rest], valid_share * n / len(rest), seed)
     else:
-        valid = _draw_tracks(genre[rest], round(valid_share * n), seed, "valid")
+        valid = _draw_every_genre(genre[rest], round(valid_share * n), seed, keep=1)
     return test, rest[valid]
 
+# %% ../nbs/05_split.ipynb #5307e5da
+_PAIR = ["track_id", "other_track_id"]
+
+
+def _joined(tracks, group, replicas):
+    "Numbers like `group`, equal also for tracks that pairs of replicas tie together, directly or by way of others."
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    missing = [name for name in _PAIR if name not in replicas]
+    if missing:
+        raise ValueError(f"replicas lacks the column {_some(missing)}; it has {_some(replicas.columns, 12)}: give pairs as "
+                         "audit_corpus returns them")
+    pairs, n = replicas[_PAIR].dropna().to_numpy(dtype=object), len(tracks)
+    code, names = pd.factorize(np.concatenate([tracks.track_id.to_numpy(dtype=object), pairs.ravel()]))
+    first = pd.Series(np.arange(n)).groupby(group).transform("first").to_numpy()  # what is in a group is tied to its first
+    one, other = np.concatenate([code[n:].reshape(-1, 2), np.column_stack([np.arange(n), first])]).T
+    ties = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
+    return connected_components(ties, directed=False)[1][:n]
+
 # %% ../nbs/05_split.ipynb #4a273231
-def _drawn_sides(tracks, protocol, seed, valid_share, test_share, fold):
+def _drawn_sides(tracks, protocol, seed, valid_share, test_share, fold, replicas=None):
     "The side of each track under 'track' or 'artist', and how many tracks have no artist's name (None if not asked)."
     ordered = tracks.sort_values("track_id")
     group, n_unnamed = artist_groups(ordered) if protocol == "artist" else (np.arange(len(ordered)), None)
+    if replicas is not None:
+        group = _joined(ordered, group, replicas)
     _enough(ordered, group, 3 if fold is None else _N_FOLDS, f"{protocol}s")
-    test, valid = _held_out(ordered.genre.to_numpy(dtype=object), group, protocol, seed, valid_share, test_share, fold)
+    how = protocol if replicas is None else "artist"  # groups whole, whatever made them groups
+    test, valid = _held_out(ordered.genre.to_numpy(dtype=object), group, how, seed, valid_share, test_share, fold)
     side = np.full(len(ordered), "train", dtype=object)
     side[test], side[valid] = "test", "valid"
     return pd.Series(side, index=ordered.track_id).reindex(tracks.track_id).to_numpy(), n_unnamed
 
 # %% ../nbs/05_split.ipynb #26ae6425
-def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fold=None, allow_leakage=False):
+def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fold=None, allow_leakage=False, replicas=None):
     """Give each track its side: train, valid or test.
 
     Parameters
@@ -216,13 +266,18 @@ def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fo
     seed : int
         The same seed gives the same split, whatever the order of the rows.
     valid_share, test_share : float in (0, 1)
-        Shares of all tracks. 'track' meets them to the track, 'artist' as closely as whole artists allow (a genre with
-        three artists gives one to each side), 'filtered' takes no notice of them.
+        Shares of all tracks. 'track' meets them to the track, unless every genre on every side needs more. 'artist' comes as
+        close as whole artists allow (a genre with three artists gives one to each side): where one artist has a third of a
+        genre, test and valid may get two thirds of what is asked for. 'filtered' takes no notice of them.
     fold : int, optional
         0 to 4: the test set is that one of five folds instead of a random `test_share` ('track' and 'artist' only).
         Over the five folds each track is tested once.
     allow_leakage : bool
         Has to be True for protocol 'chunk'.
+    replicas : pandas.DataFrame, optional
+        Pairs of tracks that are the same recording: columns `track_id` and `other_track_id`, as `audit_corpus` finds and
+        `gtzan_replicas` knows them. Copies, also copies of copies, get one side ('track' and 'artist' only); shares are
+        then met as closely as that allows.
 
     Returns
     -------
@@ -252,6 +307,9 @@ def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fo
     if fold is not None and (protocol not in ("track", "artist") or fold not in range(_N_FOLDS)):
         expected = f"0 to {_N_FOLDS - 1} with 'track' or 'artist'"
         raise ValueError(f"fold is {fold!r} with protocol {protocol!r}; expected {expected}")
+    if replicas is not None and protocol not in ("track", "artist"):
+        raise ValueError(f"replicas with protocol {protocol!r}, whose sides are not drawn by tracks; use 'track' or 'artist', or "
+                         "leave one track of each pair out")
     _checked_shares(valid_share, test_share)
     result = tracks.copy()
     result.attrs["protocol"] = protocol
@@ -261,7 +319,7 @@ def split_tracks(tracks, protocol, seed=0, valid_share=0.15, test_share=0.15, fo
     if protocol == "filtered":
         result["split"], n_unnamed = _filtered_sides(tracks), None
     else:
-        result["split"], n_unnamed = _drawn_sides(tracks, protocol, seed, valid_share, test_share, fold)
+        result["split"], n_unnamed = _drawn_sides(tracks, protocol, seed, valid_share, test_share, fold, replicas)
     _side_sizes(result)
     if n_unnamed:
         message = f"{n_unnamed} of {len(tracks)} tracks have no artist; each counts as an artist of its own"
@@ -296,11 +354,11 @@ def split_chunks(chunks, tracks, seed=0, valid_share=0.15, test_share=0.15):
         If a chunk's track is not in `tracks`, or `tracks` has no column `split`.
     """
     _checked(tracks, ("track_id", "genre", "split"))
-    side = chunks["track_id"].map(tracks.set_index("track_id")["split"])
+    side = chunks["track_id"].map(tracks.set_index("track_id")["split"]).astype(object)
     if side.isna().any():
         raise ValueError(f"chunks of tracks that are not in tracks: {_some(chunks.track_id[side.isna()].unique())}")
-    result = chunks.assign(split=side.astype(object))
-    mixed = result[result["split"] == "mixed"].sort_values(["track_id", "start_s"])
+    result = chunks.assign(split=side)
+    mixed = result.reset_index(drop=True).query("split == 'mixed'").sort_values(["track_id", "start_s"])
     if len(mixed):
         _checked_shares(valid_share, test_share)
         genre = mixed.genre.to_numpy(dtype=object)
@@ -309,8 +367,41 @@ def split_chunks(chunks, tracks, seed=0, valid_share=0.15, test_share=0.15):
         valid = rest[_draw_tracks(genre[rest], round(valid_share * len(mixed)), seed, "valid")]
         drawn = np.full(len(mixed), "train", dtype=object)
         drawn[test], drawn[valid] = "test", "valid"
-        result.loc[mixed.index, "split"] = drawn
+        result.iloc[mixed.index, result.columns.get_loc("split")] = drawn  # by position: rows may share a name
     return result
+
+# %% ../nbs/05_split.ipynb #5884dde1
+def _check_columns(table, name, need, advice):
+    "Raise unless a table that is given has these columns."
+    if table is not None and not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{name} is a {type(table).__name__}; expected a pandas DataFrame: {advice}")
+    missing = [] if table is None else [column for column in need if column not in table]
+    if missing:
+        raise ValueError(f"{name} lacks the column {_some(missing)}; it has {_some(table.columns, 12)}: {advice}")
+
+# %% ../nbs/05_split.ipynb #2118fee7
+def _replica_groups(replicas):
+    "A number for each track of a table of pairs, a Series by track_id: equal for all copies of one recording."
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = replicas[["track_id", "other_track_id"]].dropna().to_numpy(dtype=object)
+    code, names = pd.factorize(pairs.ravel())
+    one, other = code.reshape(-1, 2).T
+    links = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
+    return pd.Series(connected_components(links, directed=False)[1], index=names)
+
+
+def _parted(replicas, side):
+    "Pairs of copies on two sides: those of the table, else one for each group that lies on two; `side` is by track_id."
+    group = _replica_groups(replicas)
+    sides = side.reindex(group.index).dropna()
+    for _, members in sides.groupby(group):
+        first = members.drop_duplicates().index  # one track of each side
+        listed = replicas[replicas.track_id.isin(members.index) & replicas.other_track_id.isin(members.index)]
+        pairs = list(listed[["track_id", "other_track_id"]].itertuples(index=False, name=None))
+        apart = [(one, other) for one, other in pairs if members[one] != members[other]]
+        yield from apart or [(first[0], other) for other in first[1:]]
 
 # %% ../nbs/05_split.ipynb #307f1c36
 def _leaks(tracks, chunks, protocol, replicas):
@@ -333,11 +424,9 @@ def _leaks(tracks, chunks, protocol, replicas):
             names = on_side.artist[n_sides > 1].unique()
             yield f"{len(names)} artists have tracks on more than one side: {_some(names)}"
     if replicas is not None and len(replicas):
-        sides = [replicas[name].map(kept) for name in ("track_id", "other_track_id")]
-        pairs = replicas[sides[0].notna() & sides[1].notna() & (sides[0] != sides[1])]
-        if len(pairs):
-            names = [f"{a} = {b}" for a, b in zip(pairs.track_id, pairs.other_track_id)]
-            yield f"{len(pairs)} pairs of replicas lie on two sides: {_some(names)}"
+        names = [f"{one} = {other}" for one, other in _parted(replicas, kept)]
+        if names:
+            yield f"{len(names)} pairs of replicas lie on two sides: {_some(names)}"
 
 # %% ../nbs/05_split.ipynb #55cb3a14
 def check_split(tracks, chunks=None, protocol="track", allow_leakage=False, replicas=None):
@@ -354,7 +443,8 @@ def check_split(tracks, chunks=None, protocol="track", allow_leakage=False, repl
     allow_leakage : bool
         Warn instead of raising `LeakageError`. Has to be True for protocol 'chunk'.
     replicas : pandas.DataFrame, optional
-        Pairs of tracks that are the same recording: columns `track_id` and `other_track_id`, as `audit_corpus` finds.
+        Pairs of tracks that are the same recording: columns `track_id` and `other_track_id`, as `audit_corpus` finds. Copies
+        of one track are copies of each other, also where that track is left out.
 
     Returns
     -------
@@ -375,13 +465,16 @@ def check_split(tracks, chunks=None, protocol="track", allow_leakage=False, repl
         _refuse_leakage(allow_leakage)
         if chunks is None:
             raise ValueError("protocol 'chunk' needs the table of chunks: only there the sides are told")
+    _check_columns(chunks, "chunks", ("track_id", "genre", "split"), "make it with split_chunks")
+    _check_columns(replicas, "replicas", _PAIR, "take the rows of audit_corpus that name two tracks")
     for name, table in (("tracks", tracks), ("chunks", chunks)):
         unknown = [] if table is None else set(table["split"]) - {*SIDES, "", "mixed"}
         if unknown:
             raise ValueError(f"{name}.split holds {_some(unknown)}; expected {', '.join(SIDES)} or '' for left out")
     leaks = "; ".join(_leaks(tracks, chunks, protocol, replicas))
     if leaks and not allow_leakage:
-        raise LeakageError(f"protocol {protocol!r}: {leaks}. Split anew with split_tracks and split_chunks")
+        how = "" if replicas is None else ", and give split_tracks the same replicas ('filtered': leave one of each pair out)"
+        raise LeakageError(f"protocol {protocol!r}: {leaks}. Split anew with split_tracks and split_chunks{how}")
     if leaks:
         warnings.warn(f"allowed leakage, protocol {protocol!r}: {leaks}", stacklevel=2)
     return _side_sizes(chunks if protocol == "chunk" else tracks)

@@ -225,6 +225,78 @@ def test_replicas_on_two_sides_are_named():
     check_split(tracks, replicas=replicas.head(1))
 
 
+def test_copies_of_a_copy_are_copies():
+    tracks = pd.DataFrame({"track_id": list("ABCDEFGH"), "genre": list("xxxxyyyy"),
+                           "split": ["", "train", "test", "valid", "train", "valid", "test", "train"]})
+    replicas = pd.DataFrame({"track_id": ["A", "A", "E"], "other_track_id": ["B", "C", "H"]})
+    with pytest.raises(LeakageError, match="1 pairs of replicas lie on two sides: B = C"):
+        check_split(tracks, replicas=replicas)
+    check_split(tracks, replicas=replicas.drop(1))
+    chain = pd.DataFrame({"track_id": ["B", "gone", "gone too"], "other_track_id": ["gone", "gone too", "G"]})
+    with pytest.raises(LeakageError, match="1 pairs of replicas lie on two sides: B = G"):
+        check_split(tracks, replicas=chain)
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_replicas_against_a_plain_search(pairs, random):
+    ids = [f"t{i:02d}" for i in range(12)]
+    sides = dict(zip(ids, random.choices(["train", "valid", "test", ""], k=12)))
+    near = {one: {one} for one in range(12)}
+    for _ in range(12):  # whoever is reached by twelve steps
+        for a, b in pairs:
+            near[a] = near[b] = near[a] | near[b]
+    leaks = any(len({sides[ids[i]] for i in group} - {""}) > 1 for group in near.values())
+    tracks = pd.DataFrame({"track_id": ids, "genre": "x", "split": sides.values()})
+    everywhere = pd.DataFrame({"track_id": ["a", "b", "c"], "genre": "x", "split": SIDES})
+    tracks = pd.concat([tracks, everywhere], ignore_index=True)
+    replicas = pd.DataFrame([(ids[a], ids[b]) for a, b in pairs], columns=["track_id", "other_track_id"])
+    if leaks:
+        with pytest.raises(LeakageError, match="pairs of replicas lie on two sides"):
+            check_split(tracks, replicas=replicas)
+    else:
+        check_split(tracks, replicas=replicas)
+
+
+def test_tables_without_their_columns_are_named():
+    tracks = split_tracks(TestFaultyTables.tracks, "track")
+    chunks = split_chunks(as_chunks(TestFaultyTables.tracks), tracks)
+    with pytest.raises(ValueError, match=r"chunks lacks the column split; it has .*: make it with split_chunks"):
+        check_split(tracks, chunks.drop(columns="split"))
+    with pytest.raises(ValueError, match="replicas lacks the column other_track_id"):
+        check_split(tracks, replicas=pd.DataFrame({"track_id": ["t00"], "other": ["t01"]}))
+    with pytest.raises(TypeError, match="replicas is a list"):
+        check_split(tracks, replicas=[("t00", "t01")])
+
+
+@pytest.mark.parametrize("protocol", ["track", "chunk"])
+def test_chunks_whose_rows_share_a_name(protocol):
+    tracks = split_tracks(TestFaultyTables.tracks, protocol, allow_leakage=True)
+    chunks = as_chunks(TestFaultyTables.tracks)
+    same = chunks.set_axis(np.arange(len(chunks)) % 7)
+    result = split_chunks(same, tracks, seed=3)
+    assert result.split.tolist() == split_chunks(chunks, tracks, seed=3).split.tolist()
+    assert result.drop(columns="split").equals(same)
+
+
+@quick
+@given(st.lists(st.sampled_from([3, 4, 5, 7, 30, 300]), min_size=2, max_size=17), st.sampled_from([None, 2]), st.integers(0, 5),
+       st.sampled_from([(0.15, 0.15), (0.05, 0.05), (0.3, 0.3), (0.1, 0.2), (0.45, 0.45)]))
+def test_three_tracks_of_a_genre_are_enough(sizes, fold, seed, shares):
+    sizes = [max(size, 5) for size in sizes] if fold else sizes
+    tracks = pd.DataFrame([(f"g{k:02d}.{i}", f"g{k:02d}") for k, size in enumerate(sizes) for i in range(size)],
+                          columns=["track_id", "genre"])
+    result = split_tracks(tracks, "track", seed, *shares, fold=fold)
+    count = pd.crosstab(result.genre, result.split)
+    assert (count[list(SIDES)] >= 1).all(axis=None)
+    n, n_genres = len(tracks), len(sizes)
+    if fold is None:
+        assert count["test"].sum() == np.clip(round(shares[1] * n), n_genres, n - 2 * n_genres)
+    left = n - count["test"].sum()
+    assert count["valid"].sum() == np.clip(round(shares[0] * n), n_genres, left - n_genres)
+    assert split_tracks(tracks[::-1], "track", seed, *shares, fold=fold).sort_index().split.tolist() == result.split.tolist()
+
+
 def test_neighbour_share_against_a_plain_count():
     rng = np.random.default_rng(0)
     tracks = pd.DataFrame({"track_id": [f"t{i}" for i in range(8)], "genre": ["jazz", "pop"] * 4})
