@@ -40,6 +40,19 @@ def _open_regular(path):
     return os.fdopen(handle, "rb")
 
 # %% ../nbs/03a_audio.ipynb #403176b8
+_UNKNOWN = 2**62  # samples, or more, that libsndfile has of a file whose header does not know
+
+
+def _sound_file(file):
+    """An open `soundfile.SoundFile`."""
+    import soundfile
+
+    sound = soundfile.SoundFile(file, closefd=False)
+    if sound.frames >= _UNKNOWN:
+        sound.seekable = lambda: False
+    return sound
+
+# %% ../nbs/03a_audio.ipynb #76dcff05
 _REPLACE = "Replace it by a good copy or leave it out"
 _SAMPLE_RATES_HZ = (1000, 768_000)  # what a recording can have; everything else is a broken header
 
@@ -56,14 +69,19 @@ def _check_header(name, sound, max_duration_s):
         raise AudioError(name, f"has a sample rate of {sound.samplerate} Hz, expected {low} to {high}", _REPLACE)
     if sound.channels < 1:
         raise AudioError(name, "has no channel", _REPLACE)
-    if sound.frames > max_duration_s * sound.samplerate:
+    if max_duration_s * sound.samplerate < sound.frames < _UNKNOWN:
         raise _too_long(name, max_duration_s)
 
 # %% ../nbs/03a_audio.ipynb #24d35679
 _BLOCK = 1 << 17  # samples over all channels that are decoded at a time, half a megabyte
 
 
-def _decode(name, sound, max_duration_s):
+def _mean(samples):
+    """Samples (n, n_channels) as a mono waveform, the mean of the channels."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+
+
+def _decode(name, sound, max_duration_s, mix=_mean):
     """Mono float32 blocks at the file's own rate, checked."""
     _check_header(name, sound, max_duration_s)
     n_block, n_read = max(1, _BLOCK // sound.channels), 0
@@ -75,7 +93,7 @@ def _decode(name, sound, max_duration_s):
         n_read += len(samples)
         if n_read > max_duration_s * sound.samplerate:
             raise _too_long(name, max_duration_s)
-        mono = samples[:, 0] if sound.channels == 1 else samples.mean(axis=1)
+        mono = mix(samples)
         if not np.isfinite(mono).all():
             raise AudioError(name, "has samples that are NaN or infinite", _REPLACE)
         yield mono
@@ -96,7 +114,7 @@ def _resample(blocks, from_rate, to_rate):
 _CONVERT = "Convert it, for example with: ffmpeg -i INPUT -ac 1 OUTPUT.wav"
 
 
-def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600):
+def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600, mix=_mean):
     """Audio of a file as mono blocks, decoded as they are asked for.
 
     Parameters
@@ -107,6 +125,8 @@ def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600):
         Wanted rate, in Hz; other rates are resampled with soxr (HQ).
     max_duration_s : float
         Longer files are refused, so that a broken or hostile one cannot take all time and memory.
+    mix : callable
+        From samples (n, n_channels) to a mono waveform (n,); the mean of the channels if nothing else is given.
 
     Yields
     ------
@@ -121,11 +141,12 @@ def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600):
     import soundfile
 
     is_path = isinstance(file, (str, os.PathLike))
-    name = os.fspath(file) if is_path else str(getattr(file, "name", "the file object"))
+    name = os.fspath(file) if is_path else getattr(file, "name", None)
+    name = name if is_path or isinstance(name, str) else "the file object"  # of a pipe it is a number
     with _open_regular(name) if is_path else nullcontext(file) as handle:
         try:
-            with soundfile.SoundFile(handle.fileno() if is_path else handle, closefd=False) as sound:
-                blocks = _decode(name, sound, max_duration_s)
+            with _sound_file(handle.fileno() if is_path else handle) as sound:
+                blocks = _decode(name, sound, max_duration_s, mix)
                 yield from blocks if sound.samplerate == sample_rate else _resample(blocks, sound.samplerate,
                                                                                     sample_rate)
         except soundfile.LibsndfileError as error:

@@ -6,6 +6,7 @@
 __all__ = ['Bundle', 'save_bundle', 'load_bundle', 'bundle_of_run', 'load_pretrained']
 
 # %% ../nbs/12a_bundle.ipynb #6e7a20aa
+import hashlib
 import json
 import warnings
 from dataclasses import asdict, dataclass, field, replace
@@ -52,7 +53,8 @@ class Bundle:
     Raises
     ------
     ValueError
-        If the network takes other chunks or has another number of outputs, or a value is out of its range.
+        If the network takes other chunks or has another number of outputs, genres are not names that differ, or a value is
+        out of its range.
     """
 
     network: object = field(repr=False)
@@ -69,6 +71,9 @@ class Bundle:
         from genre_study.feed import check_scaling
 
         check_scaling(self.scaling)
+        named = not isinstance(self.genres, str) and all(isinstance(genre, str) and genre for genre in self.genres)
+        if not named or len(set(self.genres)) < len(self.genres):
+            raise ValueError(f"genres is {self.genres!r}; expected a list of names, each of them once")
         object.__setattr__(self, "genres", tuple(self.genres))
         wants = (self.mel.n_mels, self.chunk.n_frames(self.mel.frames_per_second), 1)
         if tuple(self.network.input_shape[1:]) != wants:
@@ -83,16 +88,20 @@ class Bundle:
             _check_likeness(self.likeness)
 
 # %% ../nbs/12a_bundle.ipynb #130ea1bb
+def _facts(bundle):
+    """All of a bundle but its network, as plain values."""
+    return dict(genres=list(bundle.genres), mel=bundle.mel.to_dict(), chunk=asdict(bundle.chunk), scaling=bundle.scaling,
+                temperature=bundle.temperature, likeness=bundle.likeness, trained_on=bundle.trained_on,
+                floor_db=bundle.floor_db)
+
+
 def save_bundle(folder, bundle):
     """Write a bundle into a folder, made if it isn't there; `bundle.json` comes last, so half a bundle is none."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "network.keras") as draft:
         bundle.network.save(draft)
-    facts = dict(genres=list(bundle.genres), mel=bundle.mel.to_dict(), chunk=asdict(bundle.chunk), scaling=bundle.scaling,
-                 temperature=bundle.temperature, likeness=bundle.likeness, trained_on=bundle.trained_on,
-                 floor_db=bundle.floor_db)
-    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in facts.items())
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in _facts(bundle).items())
     write_whole(folder / "bundle.json", "{" + ",\n".join(lines) + "}\n")
 
 # %% ../nbs/12a_bundle.ipynb #fb9e5574
@@ -141,6 +150,14 @@ def load_bundle(folder):
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is no description of a bundle ({error}); write it again with save_bundle") from error
 
+# %% ../nbs/12a_bundle.ipynb #6e161416
+def _fingerprint(bundle):
+    """Twelve letters and digits that another network, or the same with other settings, does not have."""
+    digest = hashlib.sha256(json.dumps(_facts(bundle), sort_keys=True).encode())
+    for weight in bundle.network.get_weights():
+        digest.update(f"{weight.dtype} {weight.shape}".encode() + np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:12]
+
 # %% ../nbs/12a_bundle.ipynb #23870406
 def _is_run(folder):
     """Whether a folder is that of a finished run."""
@@ -157,6 +174,17 @@ def _valid_temperature(chunks, genres):
     return fit_temperature(song_vectors(valid[["track_id", "start_s", *genres]]), truth, genres)
 
 # %% ../nbs/12a_bundle.ipynb #f43966f5
+def _mel_of_run(metrics, store=None):
+    """How the spectrograms of a run were made; what is older than `spectrograms` in metrics.json has it from the store."""
+    choices, made = metrics["parameters"], metrics.get("spectrograms")
+    if made:
+        mel, rate = MelSpec.from_dict(made["mel"]), made["frames_per_second"]
+    else:
+        mel = MelSpec(n_mels=choices["n_mels"], mel_scale=choices["mel_scale"])
+        rate = choices.get("frames_per_second") if store is None else store.frames_per_second
+    return replace(mel, hop_length=round(mel.sample_rate / (rate or mel.frames_per_second)))  # pictures may be coarser
+
+# %% ../nbs/12a_bundle.ipynb #9b0f5418
 def bundle_of_run(run_dir, store=None, floor_db=None):
     """Make a bundle of a finished run of the study; the calibration is fitted on its validation tracks.
 
@@ -172,6 +200,11 @@ def bundle_of_run(run_dir, store=None, floor_db=None):
     Returns
     -------
     Bundle
+
+    Warns
+    -----
+    UserWarning
+        If the run was trained on relative values (an .npz) and no floor is given: those of audio reach further down.
     """
     from genre_study.saved import load_network
 
@@ -179,14 +212,16 @@ def bundle_of_run(run_dir, store=None, floor_db=None):
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     choices, genres = metrics["parameters"], metrics["genres"]
     chunks = pd.read_parquet(run_dir / "chunks.parquet")
-    likeness, mel = None, MelSpec(n_mels=choices["n_mels"], mel_scale=choices["mel_scale"])
+    likeness = None
+    if metrics.get("spectrograms", {}).get("unit") == "relative" and floor_db is None:
+        warnings.warn(f"{run_dir.name} was trained on relative values, which reach down to a floor that audio does not have: "
+                      "use bundle_of_run(run_dir, floor_db=80), or the dB that suit", stacklevel=2)
     if store is not None:
-        mel = replace(mel, hop_length=round(mel.sample_rate / store.frames_per_second))  # pictures may be coarser
         seen = set(chunks["track_id"])
         likeness = fit_likeness(store, [track for track in store.tracks["track_id"] if track not in seen], floor_db)
     return Bundle(
-        network=load_network(run_dir / "model.keras"), genres=genres,
-        mel=mel, chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=choices["scaling"],
+        network=load_network(run_dir / "model.keras"), genres=genres, mel=_mel_of_run(metrics, store),
+        chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=choices["scaling"],
         temperature=_valid_temperature(chunks, genres), likeness=likeness, floor_db=floor_db,
         trained_on=f"{metrics['n_tracks']['train']} tracks of {Path(str(metrics['corpus'])).name}")
 

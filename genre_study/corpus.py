@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from .audio import _UNKNOWN, _sound_file
+
 # %% ../nbs/00_corpus.ipynb #506e979b
 def gtzan_tracks():
     """Facts about the 1,000 tracks of GTZAN, from a table inside the package. No audio is needed.
@@ -93,8 +95,18 @@ def _listing(folder):
 MAX_DURATION_S = 86400.0
 
 
+def _decoded_frames(path):
+    """Samples of a channel in a file whose header does not know; of more than a day only as many as say so."""
+    with _sound_file(path) as sound:
+        n_frames = 0
+        while n_frames <= MAX_DURATION_S * sound.samplerate and (n_read := len(sound.read(1 << 16, dtype="int16"))):
+            n_frames += n_read
+    return n_frames
+
+
 def header_duration(path):
-    """Length of an audio file in seconds, from its header; nothing is decoded.
+    """Length of an audio file in seconds, from its header; nothing is decoded, unless the header does not know, as in a file that
+    was written into a pipe.
 
     Parameters
     ----------
@@ -120,14 +132,15 @@ def header_duration(path):
         if status.st_size == 0:
             raise ValueError("the file is empty; replace or remove it")
         info = soundfile.info(str(path))
+        n_frames = info.frames if info.frames < _UNKNOWN else _decoded_frames(str(path))
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise ValueError(f"the header can't be read as audio ({reason}); replace or remove it") from error
     except OSError as error:  # a link to nowhere or in a circle, no permission
         raise ValueError(f"the file can't be opened ({error.strerror}); replace or remove it") from error
-    if info.samplerate <= 0 or not 0 < info.frames <= MAX_DURATION_S * info.samplerate:
-        raise ValueError(f"the header gives no usable length ({info.frames} samples at {info.samplerate} Hz)")
-    return info.frames / info.samplerate
+    if info.samplerate <= 0 or not 0 < n_frames <= MAX_DURATION_S * info.samplerate:
+        raise ValueError(f"the header gives no usable length ({n_frames} samples at {info.samplerate} Hz)")
+    return n_frames / info.samplerate
 
 # %% ../nbs/00_corpus.ipynb #7b17ff8e
 def _track_ids(genres, names):

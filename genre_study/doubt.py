@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 # %% ../nbs/13b_doubt.ipynb #f292a5ba
-def _sums(frames, before=None):
-    """Sums over frames (n_frames, n_mels), (3, n_mels): the values, their squares, the squares of the steps from each to the
-    next; `before` is the frame that came before them."""
+def _sums(frames, before=None, lag=1):
+    """Sums over frames (n_frames, n_mels), (3, n_mels): the values, their squares, the squares of the steps from each to that
+    `lag` later; `before` holds up to `lag` frames that came before them."""
     wide = np.asarray(frames, np.float64)
     joined = wide if before is None else np.concatenate([np.asarray(before, np.float64), wide])
-    return np.stack([wide.sum(axis=0), np.square(wide).sum(axis=0), np.square(np.diff(joined, axis=0)).sum(axis=0)])
+    steps = joined[lag:] - joined[:-lag]
+    return np.stack([wide.sum(axis=0), np.square(wide).sum(axis=0), np.square(steps).sum(axis=0)])
 
 # %% ../nbs/13b_doubt.ipynb #9555b0c3
 def _spread(mean, mean_square):
@@ -53,19 +54,49 @@ def _likeness_of(shapes, likeness):
     return _distances(shapes / np.array(likeness["spread"]), np.array(likeness["songs"])) / likeness["limit"]
 
 # %% ../nbs/13b_doubt.ipynb #3d007f78
-def _store_shapes(store, track_ids, floor_db):
-    """Shapes (n, 48) of tracks of a store; see `fit_likeness` for floor_db."""
-    shapes = []
-    for track_id in track_ids:
-        frames = np.asarray(store.frames(track_id), np.float64)
-        if store.unit != "db":
-            frames = frames * floor_db
-        elif floor_db is not None:
-            frames = np.maximum(frames, frames.max() - floor_db)
-        shapes.append(_shape(_sums(frames), len(frames)))
-    return np.array(shapes)
+_BANDS_AROUND = 9
+
+
+def _fine(frames):
+    """Frames (n_frames, n_mels) less the mean of the bands around each."""
+    from scipy.ndimage import uniform_filter1d
+
+    wide = np.asarray(frames, np.float64)
+    return wide - uniform_filter1d(wide, _BANDS_AROUND, axis=1, mode="nearest")
+
+
+def _lag(spec, frames_per_second):
+    """Frames from a window of the spectrum to the first that shares no sample with it."""
+    return max(1, math.ceil(spec.n_fft / spec.sample_rate * frames_per_second - 1e-6))
+
+
+def _tone(fine_sums, n_frames, lag):
+    """How much of what comes in the fine spectrum is there `lag` frames later: covariance, upper quartile of bands, dB²."""
+    mean, mean_square, step = fine_sums[0] / n_frames, fine_sums[1] / n_frames, fine_sums[2] / max(n_frames - lag, 1)
+    return float(np.quantile(mean_square - mean**2 - step / 2, 0.75))
 
 # %% ../nbs/13b_doubt.ipynb #c5f56f57
+_LASTING = 0.5  # square decibels, below which no notes come and go
+
+# %% ../nbs/13b_doubt.ipynb #7d53a276
+def _store_frames(store, track_id, floor_db):
+    """Frames of a track of a store in dB, up to a constant; see `fit_likeness` for floor_db."""
+    frames = np.asarray(store.frames(track_id), np.float64)
+    if store.unit != "db":
+        return frames * floor_db
+    return frames if floor_db is None else np.maximum(frames, frames.max() - floor_db)
+
+
+def _store_shapes(store, track_ids, floor_db):
+    """Shapes (n, 48) of tracks of a store, and how much notes come and go in each, (n,)."""
+    shapes, tones, lag = [], [], _lag(store.spec, store.frames_per_second)
+    for track_id in track_ids:
+        frames = _store_frames(store, track_id, floor_db)
+        shapes.append(_shape(_sums(frames), len(frames)))
+        tones.append(_tone(_sums(_fine(frames), lag=lag), len(frames), lag))
+    return np.array(shapes), np.array(tones)
+
+# %% ../nbs/13b_doubt.ipynb #0761b0c1
 def fit_likeness(store, track_ids, floor_db=None):
     """Describe the music that a network was trained on, so that other sound is told apart from it.
 
@@ -82,8 +113,9 @@ def fit_likeness(store, track_ids, floor_db=None):
     Returns
     -------
     dict
-        `songs` (n, 48), `spread` (48) and `limit`: plain numbers for `Bundle.likeness`. A song is the spectrum of a track
-        over the spread, to two decimals; from it no music can be heard or made.
+        `songs` (n, 48), `spread` (48), `limit` and `tone`: plain numbers for `Bundle.likeness`. A song is the spectrum of
+        a track over the spread, to two decimals; from it no music can be heard or made. A song whose notes come and go
+        less than `tone`, in square decibels, is like noise.
 
     Raises
     ------
@@ -92,10 +124,11 @@ def fit_likeness(store, track_ids, floor_db=None):
     """
     if len(track_ids) < 20 or (store.unit != "db" and floor_db is None):
         raise ValueError(f"likeness needs 20 tracks or more in dB (or floor_db); got {len(track_ids)} in {store.unit!r}")
-    shapes = _store_shapes(store, track_ids[::-(-len(track_ids) // 2000)], floor_db)
+    shapes, tones = _store_shapes(store, track_ids[::-(-len(track_ids) // 2000)], floor_db)
     spread = np.maximum(shapes.std(axis=0), 1e-3).round(4)
     songs = (shapes / spread).round(2)
-    return dict(songs=songs.tolist(), spread=spread.tolist(), limit=round(_limit_of(songs), 4))
+    tone = min(_LASTING, float(np.quantile(tones, 0.01)))
+    return dict(songs=songs.tolist(), spread=spread.tolist(), limit=round(_limit_of(songs), 4), tone=round(tone, 4))
 
 # %% ../nbs/13b_doubt.ipynb #58757442
 def measure_likeness(likeness, store, track_ids, floor_db=None):
@@ -113,24 +146,26 @@ def measure_likeness(likeness, store, track_ids, floor_db=None):
     pandas.Series
         By track_id; above 1: unlike the training music, about 0: one of the training tracks.
     """
-    ratios = _likeness_of(_store_shapes(store, track_ids, floor_db), likeness)
+    ratios = _likeness_of(_store_shapes(store, track_ids, floor_db)[0], likeness)
     return pd.Series(ratios, index=list(track_ids), name="likeness")
 
 # %% ../nbs/13b_doubt.ipynb #1b4f42c8
 def _check_likeness(likeness):
     """Refuse what `fit_likeness` did not make: a file may hold anything."""
-    if not isinstance(likeness, dict) or set(likeness) != {"songs", "spread", "limit"}:
+    if not isinstance(likeness, dict) or set(likeness) - {"tone"} != {"songs", "spread", "limit"}:
         raise ValueError("likeness has not the parts songs, spread and limit; make it with fit_likeness")
     try:
         songs, spread, limit = (np.asarray(likeness[part]) for part in ("songs", "spread", "limit"))
+        tone = np.asarray(likeness.get("tone", _LASTING))  # bundles of before tones were looked at have none
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"likeness is not made of numbers ({error}); make it with fit_likeness") from error
-    if any(part.dtype.kind not in "fi" for part in (songs, spread, limit)):
+    if any(part.dtype.kind not in "fi" for part in (songs, spread, limit, tone)):
         raise ValueError("likeness is not made of numbers; make it with fit_likeness")
     fits = songs.ndim == 2 and songs.shape[1:] == spread.shape == (48,) and limit.shape == () and 1 <= len(songs) <= 2000
-    if not (fits and all(np.isfinite(part).all() for part in (songs, spread, limit)) and spread.min() > 0 and limit > 0):
-        raise ValueError(f"likeness has songs {songs.shape}, spread {spread.shape} and limit {limit}; expected (1 to 2000, 48), "
-                         "(48,) above 0 and a number above 0: make it with fit_likeness")
+    fits = fits and tone.shape == () and tone <= _LASTING
+    if not (fits and all(np.isfinite(part).all() for part in (songs, spread, limit, tone)) and spread.min() > 0 and limit > 0):
+        raise ValueError(f"likeness has songs {songs.shape}, spread {spread.shape}, limit {limit} and tone {tone}; expected "
+                         f"(1 to 2000, 48), (48,) above 0, a number above 0 and one up to {_LASTING}: make it with fit_likeness")
 
 # %% ../nbs/13b_doubt.ipynb #b8684db5
 _ENOUGH_S = 3.0  # of music, for a vector that is as sure as the network has it
@@ -154,9 +189,11 @@ def _samples_of(chunk, sample_rate):
 _SILENT_DB = -60.0  # a song that is nowhere louder in any band is silent; the rounding of 16-bit samples stays below
 
 
-def _doubts(loudest_db, shape, duration_s, chunk, likeness):
+def _doubts(loudest_db, shape, duration_s, chunk, likeness, tone=_LASTING, cancelled=False):
     """(share of the network's vector that is kept, reasons in words, distance over its limit or NaN)."""
     reasons, kept, ratio = [], 1.0, float("nan")
+    if cancelled:
+        return 0.0, ["its channels cancel each other (opposite phase); give it one of them"], ratio
     if loudest_db < _SILENT_DB:
         return 0.0, ["silent"], ratio
     if _is_short(duration_s, chunk):
@@ -167,6 +204,10 @@ def _doubts(loudest_db, shape, duration_s, chunk, likeness):
         if ratio > 1:
             reasons.append(f"unlike the music it was trained on: {ratio:.1f} times the usual distance")
             kept = min(kept, ratio**-8)
+        lasting = likeness.get("tone", _LASTING)
+        if tone < lasting and duration_s >= _ENOUGH_S:
+            reasons.append("like noise or hum: no notes come and go in it")
+            kept = min(kept, max(0.0, 1 + (tone - lasting) / _LASTING) ** 8)
     return kept, reasons, ratio
 
 # %% ../nbs/13b_doubt.ipynb #03691075

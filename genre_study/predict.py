@@ -366,7 +366,7 @@ def _read_table(out):
 
 
 def _write_table(rows, out):
-    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["path", "size_bytes", "modified_ns", "network", "problem", "top"])
+    table = pd.DataFrame(rows, columns=None if rows else [*_IDENTITY, "problem", "top"])
     with whole_file(out) as draft:
         table.to_parquet(draft, index=False) if out.suffix == ".parquet" else table.to_csv(draft, index=False)
 

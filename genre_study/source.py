@@ -12,13 +12,35 @@ import os
 import shutil
 import subprocess
 import tempfile
+from numbers import Real
 
 import numpy as np
 
-from .mel import AudioError, _resample, audio_blocks
+from .audio import AudioError, _mean, _resample, audio_blocks
+from .corpus import _text
 
 # %% ../nbs/13c_source.ipynb #33ff9ec0
-def _as_floats(samples):
+class _Mix:
+    """The mean of channels; and whether these cancel each other in it."""
+
+    def __init__(self):
+        self.power_of_sum = self.sum_of_powers = 0.0
+
+    def __call__(self, samples):
+        mono = _mean(samples)
+        if samples.shape[1] > 1:
+            with np.errstate(over="ignore"):
+                self.power_of_sum += samples.shape[1] ** 2 * float(np.square(mono, dtype=np.float64).sum())
+                self.sum_of_powers += float(np.square(samples, dtype=np.float64).sum())
+        return mono
+
+    @property
+    def cancels(self):
+        """True where less than a hundredth of the channels' power is left in their sum: 20 dB less than of strangers."""
+        return self.power_of_sum < 0.01 * self.sum_of_powers
+
+# %% ../nbs/13c_source.ipynb #f740cf44
+def _as_floats(samples, mix=_mean):
     """Samples (n,) or (n, n_channels) of any type as a mono float32 waveform."""
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or samples.size == 0:
@@ -33,15 +55,15 @@ def _as_floats(samples):
     elif samples.dtype.kind != "f":
         raise TypeError(f"expected samples that are numbers, got {samples.dtype}")
     samples = samples.astype(np.float32)
-    return samples if samples.ndim == 1 else samples.mean(axis=1)
+    return samples if samples.ndim == 1 else mix(samples)
 
 # %% ../nbs/13c_source.ipynb #5f716628
 def _array_blocks(samples, sample_rate, wanted_rate):
     """Blocks of a waveform, resampled where its rate is another."""
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, float)) or not 1000 <= sample_rate <= 768_000:
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Real) or not 1000 <= sample_rate <= 768_000:
         raise ValueError(f"an array of samples needs its sample_rate, 1000 to 768000 Hz; got {sample_rate!r}")
     blocks = np.array_split(samples, max(1, len(samples) // 65_536))
-    return iter(blocks) if sample_rate == wanted_rate else _resample(blocks, sample_rate, wanted_rate)
+    return iter(blocks) if sample_rate == wanted_rate else _resample(blocks, float(sample_rate), wanted_rate)
 
 # %% ../nbs/13c_source.ipynb #8935f1e0
 _CONTAINERS = "mov,mp4,m4a,3gp,matroska,webm,aac,asf,ape,wv,amr,ac3,eac3,dts,tta,mpc,mpegts,avi,tak"  # no playlists
@@ -79,20 +101,31 @@ def _ffmpeg_blocks(path, sample_rate, max_duration_s, error):
             raise AudioError(error.path, f"{error.problem}, and not by ffmpeg either", error.advice) from error
 
 # %% ../nbs/13c_source.ipynb #07f4f9fa
-def _file_blocks(file, sample_rate, max_duration_s=4 * 3600):
-    """Blocks of a path or a binary file object, by libsndfile or else by ffmpeg."""
+def _from_start(file, copy):
+    """A binary file object at its beginning: itself, or its copy in a file on disk."""
+    if hasattr(file, "seekable") and file.seekable():
+        file.seek(0)
+        return file
+    shutil.copyfileobj(file, copy)
+    copy.seek(0)
+    return copy
+
+# %% ../nbs/13c_source.ipynb #e438811c
+def _file_blocks(file, sample_rate, max_duration_s=4 * 3600, mix=_mean):
+    """Blocks of a path or a binary file object, by libsndfile or else by ffmpeg (which averages channels itself)."""
     is_path, started = isinstance(file, (str, os.PathLike)), False
     with tempfile.NamedTemporaryFile() as copy:
-        if not is_path and not file.seekable():  # libsndfile goes back and forth
-            shutil.copyfileobj(file, copy)
-            file = copy
+        if not is_path:
+            file = _from_start(file, copy)
         try:
-            for block in audio_blocks(file, sample_rate, max_duration_s):
+            for block in audio_blocks(file, sample_rate, max_duration_s, mix):
                 started = True
                 yield block
         except AudioError as error:
+            if file is copy:
+                error = AudioError("the file object", error.problem, error.advice)
             if started or not error.problem.startswith("cannot be decoded"):
-                raise
+                raise error
             if not is_path:
                 file.seek(0)
                 if file is not copy:
@@ -102,30 +135,44 @@ def _file_blocks(file, sample_rate, max_duration_s=4 * 3600):
                     raise AudioError(error.path, "is empty", "Give it audio") from error
             yield from _ffmpeg_blocks(file if is_path else copy.name, sample_rate, max_duration_s, error)
 
-# %% ../nbs/13c_source.ipynb #e438811c
-def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600):
+# %% ../nbs/13c_source.ipynb #f519e5db
+def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600, mix=_mean):
     """(name, mono blocks at the wanted rate) of whatever music came in."""
     if isinstance(source, (str, os.PathLike)):
-        return os.path.basename(os.fspath(source)), _file_blocks(source, wanted_rate, max_duration_s)
+        return _text(os.path.basename(os.fspath(source))), _file_blocks(source, wanted_rate, max_duration_s, mix)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return "bytes", _file_blocks(io.BytesIO(source), wanted_rate, max_duration_s)
+        return "bytes", _file_blocks(io.BytesIO(source), wanted_rate, max_duration_s, mix)
+    if isinstance(source, io.TextIOBase):
+        raise TypeError("the file object gives text, not bytes; open it with mode 'rb'")
     if hasattr(source, "read"):
-        return str(getattr(source, "name", "file object")), _file_blocks(source, wanted_rate, max_duration_s)
+        name = getattr(source, "name", None)
+        name = _text(os.path.basename(name)) if isinstance(name, str) else "file object"
+        return name, _file_blocks(source, wanted_rate, max_duration_s, mix)
     if isinstance(source, tuple) and len(source) == 2:
         source, sample_rate = source
     if isinstance(source, (list, np.ndarray)):
-        return "array", _array_blocks(_as_floats(source), sample_rate, wanted_rate)
+        return "array", _array_blocks(_as_floats(source, mix), sample_rate, wanted_rate)
     raise TypeError(f"expected a path, bytes, an open file or an array of samples, got {type(source).__name__}")
 
-# %% ../nbs/13c_source.ipynb #f519e5db
+# %% ../nbs/13c_source.ipynb #b141d877
+class _Counted:
+    """Blocks as they pass, and how many samples have passed."""
+
+    def __init__(self, blocks):
+        self.blocks, self.n_samples = blocks, 0
+
+    def __iter__(self):
+        for block in self.blocks:
+            self.n_samples += len(block)
+            yield block
+
+
 def _at_least(blocks, n_least, n_filled):
-    """(blocks, None); or, of what has fewer than n_least samples, (n_filled samples of it, repeated, and how many it has)."""
+    """The blocks; or, of what has fewer than n_least samples, n_filled samples of it, repeated."""
     blocks, begun, n_found = iter(blocks), [], 0
     for block in blocks:
         begun.append(block)
         n_found += len(block)
         if n_found >= n_least:
-            return itertools.chain(begun, blocks), None
-    if not n_found:
-        return iter(begun), None
-    return iter([np.resize(np.concatenate(begun), n_filled)]), n_found
+            return itertools.chain(begun, blocks)
+    return iter([np.resize(np.concatenate(begun), n_filled)] if n_found else begun)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from genre_study.mel import AudioError
+from genre_study.mel import AudioError, MelSpec
 from genre_study.minicorpus import SAMPLE_RATE, compose, render_minicorpus, render_song
 from genre_study.predict import (
     Bundle,
@@ -347,7 +347,7 @@ def test_likeness_of_pictures_and_of_sound(floored, corpus, tmp_path):
     store = build_store(tracks, tmp_path / "store", spec=floored.mel, workers=1, progress=False)
 
     class Pictures:
-        unit = "relative"
+        unit, spec, frames_per_second = "relative", store.spec, store.frames_per_second
 
         def frames(self, track_id):
             frames = store.frames(track_id).astype(np.float32)
@@ -395,7 +395,7 @@ def test_noise_has_no_memory_and_music_has(floored, corpus):
 def test_likeness_of_many_tracks_stays_small():
     """Of more than 2000 tracks some are kept; the file of a bundle takes no more."""
     class Many:
-        unit = "db"
+        unit, spec, frames_per_second = "db", MelSpec(), 22050 / 512
 
         def frames(self, track_id):
             return np.random.default_rng(track_id).normal(-40, 10, (5, 128)).astype(np.float16)
@@ -436,3 +436,163 @@ def test_bytes_io_is_a_file(bundle, wave):
     soundfile.write(data, wave, SAMPLE_RATE, format="FLAC")
     data.seek(0)
     assert predict_song(data, bundle).duration_s == pytest.approx(4.0, abs=0.05)
+
+
+def song_bytes(wave, suffix):
+    data = io.BytesIO()
+    soundfile.write(data, wave, SAMPLE_RATE, format=suffix)
+    return data.getvalue()
+
+
+class OnlyReads:
+    """A file object that can do nothing else."""
+    def __init__(self, data):
+        self._data = io.BytesIO(data)
+
+    def read(self, size=-1):
+        return self._data.read(size)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_file_objects_that_cannot_go_back(bundle, wave, tmp_path, suffix):
+    data = song_bytes(wave, suffix)
+    expected = predict_song(data, bundle).vector
+    (tmp_path / "song").write_bytes(data)
+    with subprocess.Popen(["cat", str(tmp_path / "song")], stdout=subprocess.PIPE) as process:
+        piped = predict_song(process.stdout, bundle)
+    assert piped.vector == expected and piped.name == "file object"
+    assert predict_song(OnlyReads(data), bundle).vector == expected
+
+
+def test_file_objects_are_read_from_their_beginning(bundle, wave, tmp_path):
+    written = io.BytesIO()
+    soundfile.write(written, wave, SAMPLE_RATE, format="WAV")  # and left at its end
+    first = predict_song(written, bundle)
+    assert first.vector == predict_song(written, bundle).vector == predict_song(written.getvalue(), bundle).vector
+    assert first.play().data  # reads it once more
+    with pytest.raises(TypeError, match="mode 'rb'"):
+        predict_song(io.StringIO("not bytes"), bundle)
+    with pytest.raises(AudioError, match="the file object: cannot be decoded"):
+        predict_song(OnlyReads(b"no music" * 100), bundle)
+
+
+def test_length_is_that_of_the_samples(bundle, tmp_path):
+    soundfile.write(tmp_path / "song.wav", np.zeros(16 * SAMPLE_RATE), SAMPLE_RATE)
+    soundfile.write(tmp_path / "more.flac", np.zeros(16 * 48000 + 24), 48000)
+    assert predict_song(tmp_path / "song.wav", bundle).duration_s == 16.0
+    assert predict_song(tmp_path / "more.flac", bundle).duration_s == pytest.approx(16.0005, abs=1e-4)
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.01])
+def test_opposite_phase_is_named(bundle, wave, tmp_path, rest):
+    """Two channels that cancel each other, wholly or but for some noise."""
+    noise = np.random.default_rng(0).normal(0, rest * wave.std(), len(wave)) if rest else 0
+    stereo = 0.5 * np.stack([wave, noise - wave], axis=1)
+    soundfile.write(tmp_path / "song.wav", stereo, SAMPLE_RATE)
+    for source in (tmp_path / "song.wav", (stereo, SAMPLE_RATE)):
+        song = predict_song(source, bundle)
+        assert len(song.reasons) == 1 and "opposite phase" in song.reasons[0]
+        assert song.doubt == pytest.approx(1)
+    assert predict_song((np.stack([wave, 0 * wave], axis=1), SAMPLE_RATE), bundle).reasons == []
+
+
+def test_numpy_has_numbers_too(bundle, wave):
+    expected = predict_song(wave, bundle, SAMPLE_RATE).vector
+    for rate in (np.int64(SAMPLE_RATE), np.float32(SAMPLE_RATE)):
+        assert predict_song((wave, rate), bundle).vector == expected
+    for rate in (True, np.bool_(True), "22050", float("nan")):
+        with pytest.raises(ValueError, match="needs its sample_rate"):
+            predict_song((wave, rate), bundle)
+
+
+def test_folder_with_another_network_and_changed_files(bundle, wave, tmp_path):
+    folder, out = tmp_path / "songs", tmp_path / "table.csv"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", wave, SAMPLE_RATE)
+    soundfile.write(folder / "b.wav", wave, SAMPLE_RATE)
+    first = predict_folder(folder, out, bundle, progress=False)
+    assert first.equals(predict_folder(folder, out, bundle, progress=False))
+    other = predict_folder(folder, out, replace(bundle, temperature=2.0), progress=False)
+    assert (other["doubt"] > first["doubt"]).all() and (other["network"] != first["network"]).all()
+    later = (folder / "b.wav").stat().st_mtime_ns + 1
+    os.utime(folder / "b.wav", ns=(later, later))
+    soundfile.write(folder / "a.wav", wave[::-1], SAMPLE_RATE)  # as many bytes
+    changed = predict_folder(folder, out, replace(bundle, temperature=2.0), progress=False)
+    assert changed["size_bytes"].equals(other["size_bytes"])
+    assert (changed["modified_ns"] > other["modified_ns"]).all()
+    assert changed["doubt"][0] != other["doubt"][0] and changed["doubt"][1] == other["doubt"][1]
+
+
+def test_table_of_before_is_predicted_anew(bundle, wave, tmp_path):
+    soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE)
+    for out in (tmp_path / "table.csv", tmp_path / "table.parquet"):
+        new = predict_folder(tmp_path, out, bundle, progress=False)
+        old = new.drop(columns=["modified_ns", "network"]).assign(top="old")
+        old.to_csv(out, index=False) if out.suffix == ".csv" else old.to_parquet(out, index=False)
+        assert predict_folder(tmp_path, out, bundle, progress=False).equals(new)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_folder_with_a_name_that_is_not_utf8(bundle, wave, tmp_path, suffix):
+    (tmp_path / "songs").mkdir()
+    soundfile.write(tmp_path / "songs/a.wav", wave, SAMPLE_RATE)
+    try:
+        os.rename(tmp_path / "songs/a.wav", os.fsencode(tmp_path / "songs") + b"/caf\xe9.wav")
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+    for _ in range(2):
+        table = predict_folder(tmp_path / "songs", tmp_path / f"table{suffix}", bundle, progress=False)
+        assert (table["path"].tolist(), table["problem"].tolist()) == (["caf\\xe9.wav"], [""])
+
+
+def test_length_that_no_header_knows(bundle, wave, tmp_path):
+    """A FLAC that was written into a pipe."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE)
+    command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "song.wav"), "-f", "flac", "pipe:1"]
+    (tmp_path / "song.flac").write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert soundfile.info(tmp_path / "song.flac").frames > 2**62
+    streamed, plain = predict_song(tmp_path / "song.flac", bundle), predict_song(tmp_path / "song.wav", bundle)
+    assert streamed.duration_s == plain.duration_s and streamed.vector == pytest.approx(plain.vector, abs=1e-6)
+    with pytest.raises(AudioError, match="longer than 2 s"):
+        predict_song(tmp_path / "song.flac", bundle, max_duration_s=2)
+
+
+def surf(cutoff_hz, period_s, seconds=20):
+    """Low-passed noise that swells slowly."""
+    from scipy.signal import butter, lfilter
+
+    random, time_s = np.random.default_rng(cutoff_hz), np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
+    noise = lfilter(*butter(1, cutoff_hz, fs=SAMPLE_RATE), random.normal(size=len(time_s)))
+    return (0.3 * noise * (1.1 + np.sin(2 * np.pi * time_s / period_s))).astype(np.float32)
+
+
+@pytest.mark.parametrize("cutoff_hz", [400, 800, 2000, 5000])
+@pytest.mark.parametrize("period_s", [2, 7, 12])
+def test_surf_is_no_music(bundle, cutoff_hz, period_s):
+    """Even where the likeness lets everything pass."""
+    likeness = dict(songs=[[0.0] * 48], spread=[1.0] * 48, limit=1e6)
+    song = predict_song(surf(cutoff_hz, period_s), replace(bundle, likeness=likeness), SAMPLE_RATE)
+    assert "like noise" in " ".join(song.reasons) and song.doubt > 0.95
+    assert predict_song(surf(cutoff_hz, period_s), bundle, SAMPLE_RATE).reasons == []  # nothing is known
+
+
+def test_music_is_not_taken_for_noise(bundle, corpus):
+    likeness = dict(songs=[[0.0] * 48], spread=[1.0] * 48, limit=1e6)
+    for path in corpus.path:
+        assert predict_song(path, replace(bundle, likeness=likeness)).reasons == []
+
+
+def test_noise_is_music_to_who_learned_from_it(tmp_path):
+    """The limit comes from the training tracks where these have fewer notes."""
+    class Waves:
+        unit, spec, frames_per_second = "db", MelSpec(), 22050 / 512
+
+        def frames(self, track_id):
+            from genre_study.mel import log_mel
+
+            return log_mel(surf(400 + 100 * track_id, 5, seconds=4)).T
+
+    likeness = fit_likeness(Waves(), list(range(20)))
+    assert likeness["tone"] < 0.2
