@@ -172,6 +172,7 @@ def bootstrap_interval(counts, statistic, groups=None, n_resamples=2000, level=0
     Returns
     -------
     low, high : float
+        Equal where all units add the same: no resample differs then, and the interval says nothing about other units.
 
     References
     ----------
@@ -198,7 +199,7 @@ def bootstrap_interval(counts, statistic, groups=None, n_resamples=2000, level=0
 # %% ../nbs/10_evaluate.ipynb #281a48f7
 def _artists(tracks):
     "The artist group of each track, shape (n_tracks,); None where no artist is known."
-    if "artist" not in tracks or tracks.artist.isna().all():
+    if "artist" not in tracks or not (tracks.artist.astype("string").str.strip().fillna("") != "").any():
         return None
     return artist_groups(tracks)[0]
 
@@ -245,6 +246,15 @@ def _macro_f1(counts):
     both = table.sum(axis=1) + table.sum(axis=2)  # true plus predicted
     return (2 * np.diagonal(table, axis1=1, axis2=2) / np.maximum(both, 1)).mean(axis=1)
 
+# %% ../nbs/10_evaluate.ipynb #bb68ba5a
+def _accuracy_interval(counts, groups, n_resamples, seed):
+    "95% interval of the accuracy: bootstrap over tracks or groups of them; Wilson's where all is right, or nothing."
+    accuracy, n = _accuracy(counts.sum(axis=0, keepdims=True))[0], len(counts if groups is None else set(groups))
+    if 0 < accuracy < 1:
+        return list(bootstrap_interval(counts, _accuracy, groups, n_resamples, seed=seed))
+    reach = 1.959964**2 / (n + 1.959964**2)  # E. B. Wilson, JASA 22, 1927
+    return [1 - reach, 1.0] if accuracy == 1 else [0.0, reach]
+
 # %% ../nbs/10_evaluate.ipynb #1e80d770
 def _per_genre(truth, predicted, genres):
     "Precision, recall, F1 and number of rows of each genre; the precision of one that was never predicted is 0."
@@ -284,7 +294,8 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
         Plain numbers and lists, ready for JSON: n (rows), n_tracks, accuracy, accuracy_ci95 [low, high], macro_f1,
         macro_f1_ci95, top3, per_genre {genre: {precision, recall, f1, n}}, confusion (rows are true genres,
         columns predicted ones). With artists: n_artists, accuracy_ci95_artists. Precision of a genre that was never
-        predicted is 0.
+        predicted is 0. Where all rows are right, or none, the interval of the accuracy is Wilson's for so many tracks (or
+        artists), since all resamples are the same; that of macro F1 has no width then and says nothing.
 
     Raises
     ------
@@ -297,16 +308,13 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     predicted, labels = probability.argmax(axis=1), np.arange(len(genres))
     counts = _unit_counts(truth, predicted, where, len(genres))
 
-    def interval(statistic, groups=None):
-        return list(bootstrap_interval(counts, statistic, groups, n_resamples, seed=seed))
-
     result = {
         "n": len(truth),
         "n_tracks": len(counts),
         "accuracy": float(metrics.accuracy_score(truth, predicted)),
-        "accuracy_ci95": interval(_accuracy),
+        "accuracy_ci95": _accuracy_interval(counts, None, n_resamples, seed),
         "macro_f1": float(metrics.f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
-        "macro_f1_ci95": interval(_macro_f1),
+        "macro_f1_ci95": list(bootstrap_interval(counts, _macro_f1, None, n_resamples, seed=seed)),
         "top3": _top_k(truth, probability, 3),
         "per_genre": _per_genre(truth, predicted, genres),
         "confusion": metrics.confusion_matrix(truth, predicted, labels=labels).tolist(),
@@ -314,7 +322,7 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     artists = _artists(tracks)
     if artists is not None:
         group = artists[pd.unique(where)]  # one for each row of `counts`
-        result |= {"n_artists": len(set(group)), "accuracy_ci95_artists": interval(_accuracy, group)}
+        result |= {"n_artists": len(set(group)), "accuracy_ci95_artists": _accuracy_interval(counts, group, n_resamples, seed)}
     return result
 
 # %% ../nbs/10_evaluate.ipynb #e63667b2

@@ -277,3 +277,23 @@ def test_predict_chunks_with_a_keras_model():
         predict_chunks(model, Tracks(), chunks.head(0), GENRES)
     with pytest.raises(ValueError, match="4 outputs for 3 genres"):
         predict_chunks(model, Tracks(), chunks, GENRES[:3])
+
+
+@pytest.mark.parametrize("n, right", [(290, True), (290, False), (7, True), (1, False)])
+def test_all_right_or_none_is_no_certainty(n, right):
+    artist = [f"a{i // 5}" for i in range(n)]
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(n)], "genre": "jazz", "artist": artist})
+    songs = tracks[["track_id"]].assign(jazz=float(right), pop=float(not right))
+    result = evaluate(songs, tracks, ["jazz", "pop"])
+    for key, units in (("accuracy_ci95", n), ("accuracy_ci95_artists", result["n_artists"])):
+        wilson = stats.binomtest(units * right, units).proportion_ci(method="wilson")
+        np.testing.assert_allclose(result[key], wilson, atol=1e-6)
+    chunks = pd.concat([songs.assign(start_s=start_s) for start_s in (0.0, 1.5)])
+    assert evaluate(chunks, tracks, ["jazz", "pop"])["accuracy_ci95"] == result["accuracy_ci95"]  # a track is one answer
+
+
+@pytest.mark.parametrize("artist", ["", " ", None, np.nan])
+def test_artists_without_a_name_are_no_artists(artist):
+    tracks, chunks = made_up(20, seed=2)
+    plain = evaluate(song_vectors(chunks), tracks.drop(columns="artist", errors="ignore"), GENRES)
+    assert evaluate(song_vectors(chunks), tracks.assign(artist=artist), GENRES) == plain
