@@ -8,6 +8,7 @@ __all__ = ['SIDES', 'LeakageError', 'artist_groups', 'split_tracks', 'split_chun
 
 # %% ../nbs/05_split.ipynb #b1b72e37
 import warnings
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -162,7 +163,7 @@ def _filtered_sides(tracks):
 def _checked_shares(valid_share, test_share):
     "Raise unless the shares leave something on each side."
     for name, value in (("valid_share", valid_share), ("test_share", test_share)):
-        if not (isinstance(value, (int, float)) and 0 < value < 1):
+        if isinstance(value, bool) or not (isinstance(value, Real) and 0 < value < 1):
             raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
     if valid_share + test_share >= 1:
         raise ValueError(f"valid_share {valid_share} and test_share {test_share} leave nothing to train on")
