@@ -13,6 +13,7 @@ import os
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def _check_values(spec):
             raise ValueError(f"{name} must be one of {', '.join(choices)}; received {getattr(spec, name)!r}")
     for name, (low, high) in RANGES.items():
         value = getattr(spec, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
             raise ValueError(f"{name} must be a number from {low} to {high}; received {value!r}")
     for field in fields(spec):
         value = getattr(spec, field.name)
@@ -116,6 +117,9 @@ class TrainSpec:
 
     def __post_init__(self):
         _check_values(self)
+        for name in RANGES:
+            if isinstance(getattr(self, name), np.generic):  # JSON has no numbers of NumPy
+                object.__setattr__(self, name, getattr(self, name).item())
 
 # %% ../nbs/09_train.ipynb #0368259f
 def _learning_rate(spec, steps_per_epoch):
