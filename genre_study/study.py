@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'RANGES', 'StudySettings', 'check_value', 'check_settings', 'training_spec', 'is_store', 'prepare_data',
-           'deal', 'start_run', 'stage', 'versions', 'side_metrics', 'counts', 'finish_run']
+           'deal', 'replicas_apart', 'start_run', 'stage', 'versions', 'side_metrics', 'counts', 'finish_run']
 
 # %% ../nbs/12_study.ipynb #9af19878
 import hashlib
@@ -24,7 +24,7 @@ import yaml
 
 from .archive import _archive_facts
 from .chunk import ChunkSpec, chunk_table
-from .corpus import gtzan_tracks, read_corpus
+from .corpus import gtzan_replicas, gtzan_tracks, read_corpus
 from .files import write_whole
 from .mel import MelSpec
 from .model import NETWORKS
@@ -293,8 +293,16 @@ def _thin_training(tracks, share, seed):
     return tracks[(tracks.split != "train") | tracks.track_id.isin(kept)].reset_index(drop=True)
 
 # %% ../nbs/12_study.ipynb #dac52c0c
-def deal(store, settings):
+def deal(store, settings, replicas=None):
     """Deal a store's tracks, and the chunks cut from them, to train, valid and test.
+
+    Parameters
+    ----------
+    store : Store
+    settings : StudySettings
+    replicas : pandas.DataFrame, optional
+        Pairs of copies to keep on one side, see `split_tracks`; from `audit_corpus`, or `gtzan_replicas`. By default none:
+        the protocols are as published, and `replicas_apart` counts what that means for GTZAN.
 
     Returns
     -------
@@ -303,13 +311,39 @@ def deal(store, settings):
     """
     fold = None if settings.fold < 0 else settings.fold
     tracks = split_tracks(store.tracks, settings.protocol, seed=settings.seed, fold=fold,
-                          allow_leakage=settings.allow_leakage)
+                          allow_leakage=settings.allow_leakage, replicas=replicas)
     tracks = tracks[tracks.split != ""].reset_index(drop=True)
     tracks = _thin_training(tracks, settings.train_share, settings.seed)
     spec = ChunkSpec(seconds=settings.chunk_seconds, overlap=settings.overlap)
     chunks = split_chunks(chunk_table(tracks, spec, store.frames_per_second), tracks, seed=settings.seed)
-    check_split(tracks, chunks, protocol=settings.protocol, allow_leakage=settings.allow_leakage)
+    check_split(tracks, chunks, protocol=settings.protocol, allow_leakage=settings.allow_leakage, replicas=replicas)
     return tracks, chunks
+
+# %% ../nbs/12_study.ipynb #6f09aa8a
+def replicas_apart(tracks, chunks):
+    """How many pairs of GTZAN's known copies a run has, and how many of them lie on two sides.
+
+    Parameters
+    ----------
+    tracks, chunks : pandas.DataFrame
+        From `deal`.
+
+    Returns
+    -------
+    dict or None
+        Numbers of pairs: `pairs` with both tracks in the run, `on_two_sides`, `one_in_train_one_in_test`. None where the
+        tracks are not GTZAN's: other names, or other artists.
+    """
+    facts = gtzan_tracks().set_index("track_id").reindex(tracks.track_id)
+    same = facts.artist.fillna("").to_numpy() == tracks.artist.fillna("").to_numpy()
+    if facts.genre.isna().any() or not (same | tracks.artist.isna().to_numpy()).mean() > 0.5:
+        return None
+    sides = chunks.groupby("track_id").split.agg(set)
+    pairs = gtzan_replicas()
+    pairs = pairs[pairs.isin(sides.index).all(axis=1)]
+    found = [sides[one] | sides[other] for one, other in pairs.itertuples(index=False)]
+    return {"pairs": len(pairs), "on_two_sides": sum(len(both) > 1 for both in found),
+            "one_in_train_one_in_test": sum({"train", "test"} <= both for both in found)}
 
 # %% ../nbs/12_study.ipynb #6a235de8
 def start_run(settings):
@@ -410,7 +444,7 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     Returns
     -------
     dict
-        What stands in `metrics.json`.
+        What stands in `metrics.json`: among it `spectrograms`, what they are, and for GTZAN `replicas`, see `replicas_apart`.
     """
     from genre_study import backend
 
@@ -421,6 +455,8 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     metrics = {name: getattr(settings, name) for name in ("corpus", "protocol", "network", "scored_side", "seed")}
     metrics |= {"backend": backend.settings(), "versions": versions(), "genres": genres, **counts(tracks, chunks)}
     metrics |= {"n_problems": len(store.problems), **scores[settings.scored_side], "valid": scores["valid"]}
+    apart = replicas_apart(tracks, chunks)
+    metrics |= {"replicas": apart} if apart else {}
     metrics["spectrograms"] = {"unit": store.unit, "frames_per_second": store.frames_per_second, "mel": store.spec.to_dict()}
     metrics |= {"seconds": seconds, "parameters": asdict(settings), "training": asdict(training_spec(settings))}
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
