@@ -235,6 +235,15 @@ class _Server:
         self.uploads.cleanup()
         os.environ.pop("GRADIO_TEMP_DIR") if self.before is None else os.environ.update(GRADIO_TEMP_DIR=self.before)
 
+# %% ../nbs/21_page.ipynb #3de49946
+def _check_limits(port, **limits):
+    """Raise unless the port is one and each limit is a number above 0."""
+    if not (isinstance(port, int) and 0 <= port <= 65535):
+        raise ValueError(f"port is {port!r}; expected a whole number from 1 to 65535, or 0 for any free one")
+    for name, value in limits.items():
+        if not 0 < value < float("inf"):  # not a number (NaN) is refused too
+            raise ValueError(f"{name} is {value:g}; expected a number above 0, or no song is admitted")
+
 # %% ../nbs/21_page.ipynb #f05ae2ac
 def serve(model=None, port=7860, max_mb=200, max_duration_s=3600.0, upload_s=120.0, keep_s=600.0, open_browser=False,
           wait=True):
@@ -270,7 +279,10 @@ def serve(model=None, port=7860, max_mb=200, max_duration_s=3600.0, upload_s=120
         Without gradio.
     OSError
         If the port is taken.
+    ValueError
+        If there is no such port, or a limit is not above 0, so that nothing would be admitted.
     """
+    _check_limits(port, max_mb=max_mb, max_duration_s=max_duration_s, upload_s=upload_s, keep_s=keep_s)
     if importlib.util.find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'genre_study[app]'")
     server = _Server(_bundle(model), port, max_mb, max_duration_s, upload_s, keep_s, open_browser)

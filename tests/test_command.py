@@ -91,3 +91,12 @@ def test_the_installed_script(place, root, tmp_path):
     done = run([binaries / "genre-study", "predict", "missing.wav", "--model", "bundle"])
     assert done.returncode == 1 and done.stdout == "" and "missing.wav" in done.stderr and "Traceback" not in done.stderr
     assert run([binaries / "genre-study", "predict"]).returncode == 2
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (["--port", "-5"], "port is -5; expected a whole number"), (["--port", "99999999"], "port is 99999999; expected"),
+    (["--max-mb", "-3"], "max_mb is -3; expected a number above 0"), (["--max-minutes", "0"], "max_duration_s is 0; expected")])
+def test_serve_refuses_what_would_admit_nothing(wrong, says, capsys):
+    assert main(["serve", *wrong]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"genre-study: {says}") and error.count("\n") == 1
