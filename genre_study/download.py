@@ -7,6 +7,7 @@ __all__ = ['KNOWN_BAD', 'DownloadError', 'fetch_gtzan']
 
 # %% ../nbs/18_download.ipynb #19557c0f
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -117,6 +118,9 @@ def _unpack(archive, folder):
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter=audio_only)
+    except tarfile.ReadError as error:
+        raise ValueError(f"the archive can't be unpacked: expected a tar, plain or compressed (gzip, bzip2, xz), and it is none, "
+                         f"or it is cut off ({error}). Nothing of it was kept; check the address") from error
     except (tarfile.TarError, EOFError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk, not the archive
             raise
@@ -136,13 +140,33 @@ def _root_of_genres(unpacked):
         root = inside[0]
     return root
 
+# %% ../nbs/18_download.ipynb #8a6934fc
+def _pooch():
+    """pooch, without the warning that its progress bar misses widgets in some notebooks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pooch
+    return pooch
+
+
+def _check_hash(known_hash):
+    """Raise unless this can be a checksum that pooch knows."""
+    if known_hash is None:
+        return
+    kinds = _pooch().hashes.ALGORITHMS_AVAILABLE
+    kind, _, digits = str(known_hash).rpartition(":")
+    name = kind.lower() or "sha256"
+    if name not in kinds:
+        raise ValueError(f"known_hash={known_hash!r}: there is no checksum of the kind {name!r}; expected sha256:... or md5:...")
+    n_digits = 2 * kinds[name]().digest_size
+    if not re.fullmatch(f"[0-9a-fA-F]{{{n_digits}}}", digits):
+        raise ValueError(f"known_hash={known_hash!r}: expected {name}: and {n_digits} digits 0 to 9 and a to f; received "
+                         f"{len(digits)} characters")
+
 # %% ../nbs/18_download.ipynb #5b1fa013
 def _fetch(folder, url, known_hash, downloader, progress):
     """Download, check and unpack; the corpus appears in one step."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the progress bar that pooch can use misses widgets in some notebooks
-        import pooch
-
+    pooch = _pooch()
     if known_hash is None:
         warnings.warn("known_hash is None: nobody checks that the archive is what it should be", stacklevel=3)
     pooch.get_logger().setLevel("INFO" if progress else "WARNING")
@@ -191,7 +215,7 @@ def fetch_gtzan(folder, url, known_hash, attempts=5, timeout_s=30.0, progress=Fa
         If the server can't be reached, keeps breaking off or stalling, or answers that there is no such file. What has
         come is kept.
     ValueError
-        If the address is none, the checksum differs, or the archive can't be unpacked. Nothing is kept then.
+        If the address or the checksum is none, the checksum differs, or the archive can't be unpacked. Nothing is kept then.
 
     Examples
     --------
@@ -201,6 +225,7 @@ def fetch_gtzan(folder, url, known_hash, attempts=5, timeout_s=30.0, progress=Fa
     if not (folder / "genres").is_dir():
         if urlsplit(str(url)).scheme not in ("http", "https") or not urlsplit(str(url)).netloc:
             raise ValueError(f"url={url!r}: expected an address that starts with http:// or https://")
+        _check_hash(known_hash)
         folder.mkdir(parents=True, exist_ok=True)
         downloader = partial(_resume, part=folder / ".archive.part", attempts=attempts, timeout_s=timeout_s)
         _fetch(folder, url, known_hash, downloader, progress)

@@ -8,6 +8,7 @@ import struct
 import tarfile
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -227,6 +228,26 @@ def test_archives_that_are_broken(tmp_path, content):
     with Server(content) as server, pytest.raises((ValueError, DownloadError)):
         fetch_gtzan(tmp_path, server.url, checksum(content), attempts=1)
     assert "genres" not in left_in(tmp_path)
+
+
+def test_a_zip_is_no_tar(tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("genres/blues/x.wav", b"x")
+    with Server(packed.getvalue()) as server, pytest.raises(ValueError, match="expected a tar"):
+        fetch_gtzan(tmp_path, server.url, checksum(packed.getvalue()))
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("known_hash, match", [
+    ("sha999:" + 64 * "0", "no checksum of the kind 'sha999'"),
+    ("sha256:" + 63 * "0", "64 digits 0 to 9 and a to f; received 63"),
+    ("md5:" + 64 * "0", "expected md5: and 32 digits"), ("0x" + 62 * "0", "64 digits"), ("", "64 digits"),
+    ("sha256 " + 64 * "0", "64 digits")])
+def test_a_mistyped_checksum_is_found_before_the_download(tmp_path, known_hash, match):
+    with Server(ARCHIVE) as server, pytest.raises(ValueError, match=match):
+        fetch_gtzan(tmp_path / "new", server.url, known_hash)
+    assert not server.asked and not (tmp_path / "new").exists()
 
 
 def test_a_bomb(tmp_path, monkeypatch):
