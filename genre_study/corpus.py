@@ -7,6 +7,7 @@ __all__ = ['AUDIO_SUFFIXES', 'MAYBE_SUFFIXES', 'MAX_DURATION_S', 'gtzan_tracks',
            'read_corpus']
 
 # %% ../nbs/00_corpus.ipynb #b89e3ab0
+import itertools
 import os
 import stat
 import warnings
@@ -163,20 +164,41 @@ def _listed_artists(folder, root):
         try:
             table = pd.read_csv(file, dtype="str", encoding="utf-8", keep_default_na=False)  # a band may be called NA
         except ValueError as error:  # not text, empty or ragged
-            raise ValueError(f"{str(file)!r} is no readable table: {error}. Mend it, or pass artists=None.") from error
+            raise ValueError(f"{str(file)!r} is no readable table: {error}. Save it as UTF-8 with commas, or pass "
+                             "artists=None.") from error
         missing = [name for name in ("track_id", "artist") if name not in table]
         if missing:
             raise ValueError(f"{str(file)!r} has columns {list(table)}, expected track_id and artist; "
-                             f"{missing} missing. Mend it, or pass artists=None.")
+                             f"{missing} missing. Save it as UTF-8 with commas and these columns, or pass artists=None.")
         return table.set_index("track_id").artist
     return None
 
 # %% ../nbs/00_corpus.ipynb #4be1915d
-def _gtzan_artists(tracks):
-    """Artists by track_id where every track has a GTZAN name and its genre, else None."""
+def _gtzan_artists(tracks, warn=True):
+    """Artists by track_id where every track has a GTZAN name and its genre, else None; warns where most have."""
     facts = gtzan_tracks().set_index("track_id")
-    known = tracks.track_id.map(facts.genre)
-    return facts.artist if known.eq(tracks.genre).all() else None
+    known = tracks.track_id.map(facts.genre).eq(tracks.genre)
+    if warn and known.mean() > 0.5 and not known.all():
+        warnings.warn(f"{(~known).sum()} of {len(tracks)} tracks have no GTZAN name, {tracks.track_id[~known].iloc[0]!r} among "
+                      "them, so none gets its artist from GTZAN. Take them out, or name artists in a tracks.csv.", stacklevel=4)
+    return facts.artist if known.all() else None
+
+# %% ../nbs/00_corpus.ipynb #32ff5f38
+def _by_track(artists, track_ids):
+    """The artists, a Series, with the names of audio files in its index as the track_id that they stand for."""
+    known = set(track_ids)
+    stems = {name: os.path.splitext(name)[0] for name in map(str, artists.index)
+             if name not in known and name.lower().endswith(AUDIO_SUFFIXES + MAYBE_SUFFIXES)}
+    return artists.rename(index={name: stem for name, stem in stems.items() if stem in known})
+
+
+def _warn_of_strangers(artists, track_ids):
+    """Warn where names in the table of artists fit no track, and tracks have no row in it."""
+    strangers, alone = artists.index[~artists.index.isin(track_ids)], track_ids[~track_ids.isin(artists.index)]
+    if len(strangers) and len(alone):
+        warnings.warn(f"{len(strangers)} names in the table of artists fit no track, {strangers[0]!r} among them, and "
+                      f"{len(alone)} tracks are not in the table, {alone.iloc[0]!r} among them. Give it the names in track_id.",
+                      stacklevel=4)
 
 # %% ../nbs/00_corpus.ipynb #4a07c891
 def _artists(tracks, artists, folder, root):
@@ -184,20 +206,21 @@ def _artists(tracks, artists, folder, root):
     if isinstance(artists, str) and artists not in ("auto", "gtzan"):
         raise ValueError(f"artists={artists!r}: expected 'auto', 'gtzan', a Series or dict by track_id, or None")
     if isinstance(artists, str) and artists == "gtzan":
-        artists = _gtzan_artists(tracks)
+        artists = _gtzan_artists(tracks, warn=False)
         if artists is None:
             raise ValueError("artists='gtzan', but not every track has a GTZAN name such as blues.00000 and lies in "
                              "that genre. Pass your own artists, or None.")
     elif isinstance(artists, str):
         artists = _listed_artists(folder, root)
         artists = _gtzan_artists(tracks) if artists is None else artists
-    artists = pd.Series({} if artists is None else artists, dtype="str")
+    artists = _by_track(pd.Series({} if artists is None else artists, dtype="str"), tracks.track_id)
     twice = artists.index[artists.index.duplicated()].unique().to_list()
     if twice:
         raise ValueError(f"The table of artists names tracks more than once: {twice[:5]}. Expected one row a track.")
     if len(artists) and not artists.index.isin(tracks.track_id).any():
         raise ValueError(f"The table of artists names {artists.index[0]!r} and so on, no track of this corpus "
                          f"({tracks.track_id[0]!r} and so on). Give it the names in track_id.")
+    _warn_of_strangers(artists, tracks.track_id)
     artists = artists.where(artists.str.strip() != "")  # blank is unknown, not an artist of that name
     return tracks.track_id.map(artists).astype("str")
 
@@ -229,13 +252,27 @@ def _scan(root):
                 rows.append((_text(path), _text(genre), _text(name), duration_s, problem))
     return rows, passed_over
 
+# %% ../nbs/00_corpus.ipynb #b53a8de7
+def _too_deep(root):
+    """Audio files in folders within the genre folders, which get no row."""
+    found = []
+    for genre in _listing(root):
+        for place, folders, names in itertools.islice(os.walk(root / genre), 10_000):  # a wrong folder may hold a whole disk
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            audio = [name for name in sorted(names) if name.lower().endswith(AUDIO_SUFFIXES + MAYBE_SUFFIXES)]
+            within = os.path.relpath(place, root)
+            found += [_text(f"{within}/{name}") for name in audio if within != genre and not name.startswith(".")]
+    return found
+
 # %% ../nbs/00_corpus.ipynb #d68ec01f
-def _check_genres(folder, root, rows):
+def _check_genres(folder, root, rows, deeper=()):
     """Raise where the files found are no corpus of at least two genres."""
     genres = sorted({genre for _, genre, *_ in rows})
     if len(genres) > 1:
         return
     expected = "Expected one folder a genre, at least two, with audio files in each, such as blues/x.wav."
+    if deeper:
+        expected += f" {len(deeper)} audio files such as {deeper[0]!r} lie one folder too deep or more: move them up."
     if genres:
         raise ValueError(f"{str(folder)!r} has audio of one genre only, {genres[0]!r}. {expected}")
     loose = [_text(name) for name in _listing(root) if name.lower().endswith(AUDIO_SUFFIXES + MAYBE_SUFFIXES)]
@@ -253,10 +290,12 @@ def read_corpus(folder, artists="auto"):
         Holds one folder a genre with audio files in it (``folder/blues/x.wav``), or a folder ``genres`` or
         ``genres_original`` that does. Files ending in wav, au, flac, ogg and mp3 count, in upper case too; opus, aiff,
         m4a, aac and wma count where this machine can read their header. Names that start with a dot are skipped.
+        Files in folders within a genre folder are left out, with a warning.
     artists : {"auto", "gtzan"}, pandas.Series, dict or None
         Where artists come from. A Series or dict goes from track_id to artist. "gtzan" takes those of `gtzan_tracks`.
         "auto" takes the columns track_id and artist of ``tracks.csv`` in the folder if it is there, else GTZAN's if
-        every track has a GTZAN name and lies in that genre, else none. None leaves all of them missing.
+        every track has a GTZAN name and lies in that genre, else none. None leaves all of them missing. In a table or
+        Series the name of the file may stand for its track_id.
 
     Returns
     -------
@@ -278,8 +317,11 @@ def read_corpus(folder, artists="auto"):
     >>> tracks.groupby("genre").size()  # doctest: +SKIP
     """
     root = _genre_root(folder)
-    rows, passed_over = _scan(root)
-    _check_genres(folder, root, rows)
+    (rows, passed_over), deeper = _scan(root), _too_deep(root)
+    _check_genres(folder, root, rows, deeper)
+    if deeper:
+        warnings.warn(f"{len(deeper)} audio files are left out, since they lie in folders within the genre folders, "
+                      f"{deeper[0]!r} among them. Move them up into the folder of their genre.", stacklevel=2)
     if passed_over:
         warnings.warn(f"{len(passed_over)} audio files are left out, since this machine can't read their headers, "
                       f"{passed_over[0]!r} among them. Convert them to flac or wav to use them.", stacklevel=2)

@@ -200,3 +200,53 @@ def test_a_relative_folder_gives_relative_paths(corpus, monkeypatch):
     tracks = read_corpus(".")
     assert not any(map(os.path.isabs, tracks.path))
     assert header_duration(tracks.path[0]) == pytest.approx(1, abs=0.1)
+
+
+def test_files_in_folders_below_are_counted(corpus):
+    for place in ("blues/live", "jazz/live/disc 1", "jazz/.hidden"):
+        (corpus / place).mkdir(parents=True)
+        sf.write(corpus / place / "below.wav", np.zeros(100), 22050)
+        (corpus / place / "cover.jpg").write_bytes(b"")
+    with pytest.warns(UserWarning, match="2 audio files are left out, since they lie in folders .*'blues/live/below.wav'"):
+        assert len(read_corpus(corpus)) == 10
+    for genre in ("blues", "jazz"):
+        for path in (corpus / genre).glob("*.*"):
+            path.unlink() if path.is_file() else None
+    with pytest.raises(ValueError, match=r"no audio files in genre .*2 audio files such as 'blues/live/below.wav' lie one"):
+        read_corpus(corpus)
+
+
+def test_a_link_in_a_circle_does_not_hang(corpus):
+    (corpus / "jazz" / "loop").symlink_to(corpus)
+    assert len(read_corpus(corpus)) == 10
+
+
+def test_a_stranger_among_gtzan_is_named(tmp_path):
+    for name in ("blues/blues.00000", "blues/blues.00001", "rock/rock.00000", "rock/mine"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        sf.write(tmp_path / f"{name}.wav", np.zeros(100), 22050)
+    with pytest.warns(UserWarning, match="1 of 4 tracks have no GTZAN name, 'mine' among them"):
+        assert read_corpus(tmp_path).artist.isna().all()
+    for wanted in (None, {"mine": "Me"}):  # asked for something else: nothing to say
+        read_corpus(tmp_path, artists=wanted)
+    (tmp_path / "rock" / "mine.wav").unlink()
+    assert read_corpus(tmp_path).artist.notna().all()
+
+
+@pytest.mark.parametrize("content, encoding", [("track_id,artist\nblues_wav,Béla\n", "latin-1"),
+                                               ("track_id;artist\nblues_wav;Béla\n", "utf-8"),
+                                               ("track_id,artist\nblues_wav,Béla\n", "utf-16")])
+def test_a_table_in_another_form_says_how_to_save_it(corpus, content, encoding):
+    (corpus / "tracks.csv").write_text(content, encoding=encoding)
+    with pytest.raises(ValueError, match=r"tracks\.csv.* Save it as UTF-8 with commas"):
+        read_corpus(corpus)
+
+
+def test_a_table_may_name_files(corpus):
+    (corpus / "tracks.csv").write_text("track_id,artist\nblues_wav.wav,Anna\njazz_mp3,Bert\nnobody,Cleo\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match="1 names in the table of artists fit no track, 'nobody' among them, and 8 tracks"):
+        artist = read_corpus(corpus).set_index("track_id").artist
+    assert artist.dropna().to_dict() == {"blues_wav": "Anna", "jazz_mp3": "Bert"}
+    (corpus / "tracks.csv").write_text("track_id,artist\nblues_wav.wav,Anna\nblues_wav,Bert\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"more than once: \['blues_wav'"):
+        read_corpus(corpus)
