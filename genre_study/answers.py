@@ -7,6 +7,7 @@ __all__ = ['read_runs', 'grid_names', 'grid_runs', 'compare_levels']
 
 # %% ../nbs/14c_answers.ipynb #923cf6ce
 import math
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +30,17 @@ def _flat(metrics):
     return flat
 
 # %% ../nbs/14c_answers.ipynb #c9dd9718
+def _warn_of_versions(table):
+    """Warn where runs of one study are of several versions of its code."""
+    for name, runs in table.groupby(table["notebook"].str.split("/").str[-1]):
+        numbers = runs["study_sha256"].value_counts()
+        if len(numbers) > 1:
+            told = ", ".join(f"{n} of {version}" for version, n in numbers.items())
+            warnings.warn(f"these runs are of {len(numbers)} versions of {name} (column study_sha256: {told}); results of two "
+                          "versions may differ. Compare runs of one, or remove the folders of the others and run the grid again",
+                          stacklevel=3)
+
+# %% ../nbs/14c_answers.ipynb #8783e473
 def read_runs(out):
     """All finished runs of a folder as one tidy table.
 
@@ -45,6 +57,11 @@ def read_runs(out):
         ("song.accuracy", "seconds.training"). Intervals are two columns ("song.accuracy_low", "song.accuracy_high").
         Lists, per-genre tables and versions stay in the run's own metrics.json. No rows where nothing is finished.
 
+    Warns
+    -----
+    UserWarning
+        If the runs of a study are of several versions of its code.
+
     Examples
     --------
     >>> read_runs("runs/dropout").groupby("dropout")["song.accuracy"].mean()
@@ -55,7 +72,9 @@ def read_runs(out):
         if run and metrics and not _unfinished(path.parent, run["name"], run["given"]):
             rows.append({"key": run["key"], "notebook": f"{run['key']}/{run['name']}.ipynb",
                          "study_sha256": run["study_sha256"], **_entries(metrics["parameters"]), **_flat(metrics)})
-    return pd.DataFrame(rows, columns=None if rows else ["key", "notebook", "study_sha256"])
+    table = pd.DataFrame(rows, columns=None if rows else ["key", "notebook", "study_sha256"])
+    _warn_of_versions(table)
+    return table
 
 # %% ../nbs/14c_answers.ipynb #04838002
 def grid_names(out):
@@ -129,6 +148,16 @@ def _level_row(label, level, pooled, gap):
             "seconds": level["seconds.training"].median() if "seconds.training" in level else math.nan}
 
 # %% ../nbs/14c_answers.ipynb #3fcd3479
+def _refuse_without_songs(out, keys):
+    """Raise where a run has no table of songs."""
+    missing = [key for key in keys if not (Path(out) / key / "songs.parquet").is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(keys)} finished runs have no songs.parquet, such as {missing[0]}. Levels are compared song "
+            "by song: let the study write that table (track_id, split, true_genre, one column of probabilities a genre), as "
+            "genre_study.study.finish_run does. read_runs needs none")
+
+# %% ../nbs/14c_answers.ipynb #edd874b9
 def compare_levels(out, name, seed=0):
     """Accuracy of each level of a grid, and its difference to the level that the grid compares to.
 
@@ -148,11 +177,18 @@ def compare_levels(out, name, seed=0):
         bootstrap over songs), difference, difference_low, difference_high (NaN for the level compared to, and where
         that one has no run), verdict ("better", "worse", "no difference shown", "compared to", ""), seconds (training,
         median over runs; NaN where the study does not write it).
+
+    Raises
+    ------
+    FileNotFoundError
+        No grid of that name was started in the folder, or a finished run has no songs.parquet.
     """
     from genre_study.evaluate import accuracy_gap, pooled_accuracy
 
     runs = grid_runs(out, name)
     runs = runs[runs["finished"]]
+    _refuse_without_songs(out, runs["key"])
+    runs = runs if "seed" in runs else runs.assign(seed=0)
     songs = {key: _scored_songs(Path(out) / key) for key in runs["key"]}
     base = runs.loc[runs["compared_to"], ["key", "seed"]]
     rows = []

@@ -21,7 +21,7 @@ import pandas as pd
 from .answers import compare_levels, grid_names, grid_runs, read_runs
 from .files import write_whole
 from .points import grid_points, read_grid, run_key, study_parameters
-from .run import _jobs, _run_point, run_state
+from .run import _jobs, _read_json, _run_point, run_state
 
 _all_ = [study_parameters, read_grid, run_key, grid_points, run_state, read_runs, grid_names, grid_runs, compare_levels]
 
@@ -217,6 +217,20 @@ def _list_failed(table):
         print(f"  not started: {error}")
 
 # %% ../nbs/14_grid.ipynb #99ab0a71
+def _warn_of_edits(rows, jobs):
+    """Warn of runs that were skipped, but are of another version of the study."""
+    import warnings
+
+    folders = {job["key"]: Path(job["folder"]) for job in jobs}
+    skipped = [row["key"] for row in rows if row["state"] == "skipped"]
+    made_by = {key: (_read_json(folders[key] / "run.json") or {}).get("study_sha256") for key in skipped}
+    old = [key for key in skipped if made_by[key] not in (None, jobs[0]["study_sha256"])]
+    if old:
+        warnings.warn(f"{len(old)} of {len(rows)} runs are skipped that another version of {jobs[0]['name']}.ipynb has "
+                      f"finished (study_sha256 in their run.json), such as {old[0]}. If the edit changes results, remove "
+                      "their folders, or give another out, and call again", stacklevel=3)
+
+# %% ../nbs/14_grid.ipynb #9e9f5106
 def run_grid(grid, study, out, base=None, workers=None, client=None, threads=None, memory_gb=None, min_free_gb=0.2,
              progress=True):
     """Run a study once for each point of a grid.
@@ -229,7 +243,9 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
     grid : str, Path or dict
         What to run, see `read_grid`.
     study : str or Path
-        The study notebook. It is read once: an edit during the grid does not mix two versions.
+        The study notebook. It is read once: an edit during the grid does not mix two versions. It needs one cell tagged
+        "parameters", with `run_dir` among them, and writes `metrics.json` into that folder: a dict that has all of its
+        parameters, name to value, under "parameters" (`run_dir` may be left out), and any results.
     out : str or Path
         Folder of run folders. On a cluster, a folder that every worker sees under this path.
     base : dict, optional
@@ -262,6 +278,11 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
     KeyboardInterrupt
         After all runs under way have been ended. What was finished stays.
 
+    Warns
+    -----
+    UserWarning
+        If runs are skipped that another version of the study's code has finished.
+
     Examples
     --------
     >>> runs = run_grid("nbs/studies/grids/dropout.yaml", "nbs/studies/reproduce.ipynb", "runs/dropout", workers=2)
@@ -276,6 +297,7 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
     rows = _run_here(jobs, at_once, progress) if client is None else _run_on_cluster(jobs, client, progress)
     folders = pd.DataFrame({"key": points["key"], "folder": [str(out / key) for key in points["key"]]})
     table = points.drop(columns="given").merge(pd.DataFrame(rows), on="key").merge(folders, on="key")
+    _warn_of_edits(rows, jobs)
     if progress:
         _list_failed(table)
     return table

@@ -8,6 +8,7 @@ __all__ = ['run_state']
 # %% ../nbs/14b_run.ipynb #e84c8c19
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -34,8 +35,11 @@ def _read_json(path):
 def _unfinished(folder, name, expected):
     """What keeps a folder from being the finished run of these parameters ("" if nothing)."""
     metrics = _read_json(folder / "metrics.json")
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("parameters"), dict):
+    if not isinstance(metrics, dict):
         return "metrics.json is missing or not complete"
+    if not isinstance(metrics.get("parameters"), dict):
+        return ('metrics.json has no "parameters"; a study has to write them there, name to value, or its runs can\'t be told '
+                "apart")
     made = metrics["parameters"]
     for parameter, value in (expected or {}).items():
         if parameter != "run_dir" and (parameter not in made or made[parameter] != value):
@@ -163,14 +167,27 @@ def _execute(job):
     (folder / f"{name}.failed.ipynb").unlink(missing_ok=True)
 
 # %% ../nbs/14b_run.ipynb #47cf65b9
+def _uncoloured(text):
+    """A text without the codes for colours on a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(text))
+
+
+def _failed_line(source, exec_count, traceback):
+    """What to add to a cell's first line: the line that failed, where the traceback names another one."""
+    lines = list(itertools.dropwhile(lambda line: not line.strip(), source.splitlines()))  # IPython counts without these
+    found = re.search(rf"Cell In\[{exec_count}\], line (\d+)", _uncoloured("\n".join(traceback or [])))
+    number = int(found[1]) if found else 0
+    return f" ... line {number}: {lines[number - 1].strip()}" if 1 < number <= len(lines) else ""
+
+
 def _explain(error):
     """The failing cell and the error, in words."""
     from papermill.exceptions import PapermillExecutionError
 
     if isinstance(error, PapermillExecutionError):
         first = next((line for line in error.source.splitlines() if line.strip()), "")
-        text = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
-        return {"cell": f"In [{error.exec_count}]: {first}", "error": f"{error.ename}: {text}"}
+        failed = _failed_line(error.source, error.exec_count, error.traceback)
+        return {"cell": f"In [{error.exec_count}]: {first}{failed}", "error": f"{error.ename}: {_uncoloured(error.evalue)}"}
     return {"cell": "", "error": f"{type(error).__name__}: {error}"}
 
 # %% ../nbs/14b_run.ipynb #99679316

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 
-from genre_study.grid import grid_points, read_grid, read_runs, run_grid, run_state, study_parameters
+from genre_study.grid import compare_levels, grid_points, read_grid, read_runs, run_grid, run_state, study_parameters
 
 CELLS = ["# # Toy\n# counts slowly, as a training would",
          'rate: float = 0.5\ntext: str = ""  # a = b: a comment with a second equals sign\nsteps: int = 4\n'
@@ -119,7 +120,7 @@ def test_states_of_runs(study, tmp_path):
     table = run_grid(grid, study, out, workers=2, memory_gb=0.5, progress=False).set_index("label")
     assert table["state"].to_dict() == {"good": "finished", "late": "failed", "died": "failed", "hog": "failed"}
     assert "an error after the metrics are written" in table.loc["late", "error"]
-    assert "In [7]: assert mode" in table.loc["late", "cell"]
+    assert table.loc["late", "cell"] == 'In [7]: assert mode != "late", "an error after the metrics are written"'
     assert "GiB, more than its bound of 0.50 GiB" in table.loc["hog", "error"]
     assert "Kernel died" in table.loc["died", "error"]
     assert (Path(table.loc["late", "folder"]) / "metrics.json").exists(), "it must look finished to a careless eye"
@@ -151,6 +152,43 @@ def test_results_of_other_parameters_are_moved_aside(study, tmp_path):
     assert run_grid({"base": {"steps": 0}}, study, out, progress=False)["state"].tolist() == ["finished"]
     assert len(list((out / "superseded").glob("*/metrics.json"))) == 1
     assert len(read_runs(out)) == 1
+
+
+def rewritten(study, cell, old, new):
+    """The study with a text in one of its cells changed."""
+    notebook = nbformat.read(study, 4)
+    assert old in notebook.cells[cell].source
+    notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+    nbformat.write(notebook, study)
+    return study
+
+
+def test_an_edit_of_the_study_is_told(study, tmp_path):
+    out, grid = tmp_path / "runs", {"base": {"steps": 0}, "seeds": [0, 1]}
+    run_grid(grid, study, out, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run_grid(grid, study, out, progress=False)["state"].tolist() == ["skipped"] * 2
+        assert len(read_runs(out)) == 2
+    rewritten(study, 4, "rate / (seed + 1)", "rate / (seed + 2)")
+    with pytest.warns(UserWarning, match=r"2 of 3 runs are skipped that another version of toy.ipynb has finished"):
+        table = run_grid({**grid, "seeds": [0, 1, 2]}, study, out, progress=False)
+    assert table["state"].tolist() == ["skipped", "skipped", "finished"]
+    with pytest.warns(UserWarning, match=r"2 versions of toy.ipynb \(column study_sha256: 2 of \w+, 1 of \w+\)"):
+        assert read_runs(out)["study_sha256"].nunique() == 2
+
+
+def test_a_study_of_ones_own_is_told_what_it_lacks(study, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 finished runs have no songs\.parquet"):
+        run_grid({"base": {"steps": 0}}, study, tmp_path / "songs", progress=False)
+        compare_levels(tmp_path / "songs", "grid")
+    rewritten(study, 4, '"parameters": {', '"settings": {')
+    (row,) = run_grid({"base": {"steps": 0}}, study, tmp_path / "runs", progress=False).itertuples()
+    assert row.state == "failed" and 'metrics.json has no "parameters"; a study has to write them' in row.error
+    rewritten(study, 3, "start = int", "\nstop_here()\nstart = int")
+    (row,) = run_grid({"base": {"steps": 0}}, study, tmp_path / "more", progress=False).itertuples()
+    assert row.cell == "In [5]: done = run_dir / \"steps.txt\"                 # continues where it was, as training does " \
+                       "... line 3: stop_here()"
 
 
 def test_a_study_that_ignores_its_parameters_is_found_out(study, tmp_path):
