@@ -51,11 +51,7 @@ def test_facts_are_read_from_a_zipped_package(tmp_path):
     import shutil
 
     package = Path(__file__).parents[1] / "genre_study"
-    staged = tmp_path / "staged" / "genre_study"
-    staged.mkdir(parents=True)
-    shutil.copy(package / "corpus.py", staged)
-    (staged / "__init__.py").write_text("")
-    shutil.copytree(package / "data", staged / "data")
+    shutil.copytree(package, tmp_path / "staged" / "genre_study", ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
     archive = shutil.make_archive(str(tmp_path / "package"), "zip", tmp_path / "staged")
     code = "from genre_study import corpus; assert '.zip' in corpus.__file__; print(len(corpus.gtzan_tracks()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
