@@ -384,18 +384,21 @@ def test_a_cluster_waits_for_a_run_that_another_call_does(study, tmp_path, clust
 
 
 def test_interrupt_ends_the_runs_of_a_cluster(study, tmp_path, cluster):
-    import _thread
     import threading
     client, _ = cluster
     out = tmp_path / "runs"
 
-    def interrupt():
+    def interrupt():  # a real signal: it also ends a wait for a lock
         wait_until(lambda: len(kernels(out)) == 2, 60)
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_grid({"base": {"steps": 0, "mode": "slow"}, "seeds": [0, 1, 2]}, study, out, client=client, progress=False)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_grid({"base": {"steps": 0, "mode": "slow"}, "seeds": [0, 1, 2]}, study, out, client=client, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert wait_until(lambda: not alive(kernels(out)), 20)
     assert len(kernels(out)) == 2, "the third was not begun any more"
 
