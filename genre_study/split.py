@@ -219,25 +219,37 @@ def _held_out(genre, group, protocol, seed, valid_share, test_share, fold):
         valid = _draw_every_genre(genre[rest], round(valid_share * n), seed, keep=1)
     return test, rest[valid]
 
+# %% ../nbs/05_split.ipynb #5884dde1
+def _check_columns(table, name, need, advice):
+    "Raise unless a table that is given has these columns."
+    if table is not None and not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{name} is a {type(table).__name__}; expected a pandas DataFrame: {advice}")
+    missing = [] if table is None else [column for column in need if column not in table]
+    if missing:
+        raise ValueError(f"{name} lacks the column {_some(missing)}; it has {_some(table.columns, 12)}: {advice}")
+
 # %% ../nbs/05_split.ipynb #5307e5da
 _PAIR = ["track_id", "other_track_id"]
 
 
-def _joined(tracks, group, replicas):
-    "Numbers like `group`, equal also for tracks that pairs of replicas tie together, directly or by way of others."
+def _replica_groups(replicas):
+    "A number for each track of a table of pairs, a Series by track_id: equal for all copies of one recording."
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    missing = [name for name in _PAIR if name not in replicas]
-    if missing:
-        raise ValueError(f"replicas lacks the column {_some(missing)}; it has {_some(replicas.columns, 12)}: give pairs as "
-                         "audit_corpus returns them")
-    pairs, n = replicas[_PAIR].dropna().to_numpy(dtype=object), len(tracks)
-    code, names = pd.factorize(np.concatenate([tracks.track_id.to_numpy(dtype=object), pairs.ravel()]))
-    first = pd.Series(np.arange(n)).groupby(group).transform("first").to_numpy()  # what is in a group is tied to its first
-    one, other = np.concatenate([code[n:].reshape(-1, 2), np.column_stack([np.arange(n), first])]).T
-    ties = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
-    return connected_components(ties, directed=False)[1][:n]
+    pairs = replicas[_PAIR].dropna().to_numpy(dtype=object)
+    code, names = pd.factorize(pairs.ravel())
+    one, other = code.reshape(-1, 2).T
+    links = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
+    return pd.Series(connected_components(links, directed=False)[1], index=names)
+
+
+def _joined(tracks, group, replicas):
+    "Numbers like `group`, equal also for tracks that pairs of replicas tie together, directly or by way of others."
+    _check_columns(replicas, "replicas", _PAIR, "give pairs as audit_corpus returns them")
+    first = tracks.track_id.groupby(group).transform("first")  # what is in a group is tied to its first
+    ties = pd.concat([pd.DataFrame({"track_id": tracks.track_id, "other_track_id": first}), replicas[_PAIR]])
+    return _replica_groups(ties)[tracks.track_id].to_numpy()
 
 # %% ../nbs/05_split.ipynb #4a273231
 def _drawn_sides(tracks, protocol, seed, valid_share, test_share, fold, replicas=None):
@@ -371,28 +383,7 @@ def split_chunks(chunks, tracks, seed=0, valid_share=0.15, test_share=0.15):
         result.iloc[mixed.index, result.columns.get_loc("split")] = drawn  # by position: rows may share a name
     return result
 
-# %% ../nbs/05_split.ipynb #5884dde1
-def _check_columns(table, name, need, advice):
-    "Raise unless a table that is given has these columns."
-    if table is not None and not isinstance(table, pd.DataFrame):
-        raise TypeError(f"{name} is a {type(table).__name__}; expected a pandas DataFrame: {advice}")
-    missing = [] if table is None else [column for column in need if column not in table]
-    if missing:
-        raise ValueError(f"{name} lacks the column {_some(missing)}; it has {_some(table.columns, 12)}: {advice}")
-
 # %% ../nbs/05_split.ipynb #2118fee7
-def _replica_groups(replicas):
-    "A number for each track of a table of pairs, a Series by track_id: equal for all copies of one recording."
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = replicas[["track_id", "other_track_id"]].dropna().to_numpy(dtype=object)
-    code, names = pd.factorize(pairs.ravel())
-    one, other = code.reshape(-1, 2).T
-    links = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
-    return pd.Series(connected_components(links, directed=False)[1], index=names)
-
-
 def _parted(replicas, side):
     "Pairs of copies on two sides: those of the table, else one for each group that lies on two; `side` is by track_id."
     group = _replica_groups(replicas)
