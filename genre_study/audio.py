@@ -155,6 +155,18 @@ def audio_blocks(file, sample_rate=22050, max_duration_s=4 * 3600, mix=_mean):
             problem = error.error_string.strip().rstrip(".")
             raise AudioError(name, f"cannot be decoded: {problem}", _CONVERT) from error
 
+# %% ../nbs/03a_audio.ipynb #c0a7ed02
+class _Counted:
+    """Blocks as they pass, and how many samples have passed."""
+
+    def __init__(self, blocks):
+        self.blocks, self.n_samples = blocks, 0
+
+    def __iter__(self):
+        for block in self.blocks:
+            self.n_samples += len(block)
+            yield block
+
 # %% ../nbs/03a_audio.ipynb #1813b729
 def load_audio(file, sample_rate=22050, max_duration_s=3600):
     """Audio of a file as one mono waveform, `(n_samples,)` float32; parameters and errors as `audio_blocks`.

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .audio import _Counted
 from .bundle import Bundle, _bundle, _fingerprint, bundle_of_run, load_bundle, save_bundle
 from .chunk import chunk_table
 from .corpus import _text
@@ -36,7 +37,7 @@ from genre_study.doubt import (
 from .files import whole_file
 from .mel import SILENCE_DB, AudioError, mel_blocks, power_to_db
 from .one_file import export_waveform_model
-from .source import _at_least, _Counted, _Mix, _open_source
+from .source import _at_least, _Mix, _open_source
 
 _all_ = [Bundle, bundle_of_run, load_bundle, save_bundle, fit_likeness, measure_likeness, export_waveform_model]
 
@@ -74,10 +75,11 @@ class _Frames(_FrameFile):
         super().__init__(spec.n_mels)
         self.loudest_db, self.lowest_db, self.lag = SILENCE_DB, SILENCE_DB, _lag(spec, spec.frames_per_second)
         try:
-            self._sum_up(self._keep(block) for block in mel_blocks(blocks, spec))
-            if floor_db is not None and self.loudest_db - floor_db > SILENCE_DB:
-                self.lowest_db = self.loudest_db - floor_db
-                self._sum_up(self.read(start, min(start + 4096, self.n_frames)) for start in range(0, self.n_frames, 4096))
+            for block in mel_blocks(blocks, spec):
+                self._keep(block)
+            if floor_db is not None:  # it hangs on the loudest moment, so the sums come after
+                self.lowest_db = max(SILENCE_DB, self.loudest_db - floor_db)
+            self._sum_up(self.read(start, min(start + 4096, self.n_frames)) for start in range(0, self.n_frames, 4096))
         except BaseException:
             self.file.close()
             raise
@@ -86,7 +88,6 @@ class _Frames(_FrameFile):
         frames = np.ascontiguousarray(power_to_db(block).T, np.float16)
         self.append(frames)
         self.loudest_db = max(self.loudest_db, float(frames.max()))
-        return frames
 
     def _sum_up(self, pieces):
         self.sums, self.fine_sums = np.zeros((2, 3, self.n_mels))

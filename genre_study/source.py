@@ -155,18 +155,6 @@ def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600, mix=
     raise TypeError(f"expected a path, bytes, an open file or an array of samples, got {type(source).__name__}")
 
 # %% ../nbs/13c_source.ipynb #b141d877
-class _Counted:
-    """Blocks as they pass, and how many samples have passed."""
-
-    def __init__(self, blocks):
-        self.blocks, self.n_samples = blocks, 0
-
-    def __iter__(self):
-        for block in self.blocks:
-            self.n_samples += len(block)
-            yield block
-
-
 def _at_least(blocks, n_least, n_filled):
     """The blocks; or, of what has fewer than n_least samples, n_filled samples of it, repeated."""
     blocks, begun, n_found = iter(blocks), [], 0

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from .archive import import_spectrograms
-from .audio import AudioError, audio_blocks
+from .audio import _REPLACE, AudioError, _Counted, audio_blocks
 from genre_study.disk import (
     Store, _explained, _make_store, _place, _problem_file, _progress_bar, _put_problem, _put_track, _read_row, _read_tracks,
     _rows_of, _settings, _source, _sweep, _write_index, _write_json, open_store, safe_name
@@ -27,31 +27,21 @@ from .workers import in_processes
 _all_ = [safe_name, Store, open_store, import_spectrograms]
 
 # %% ../nbs/04_store.ipynb #f24cb8d3
-_NEW_COPY = "Replace it by a good copy or leave it out"
-
-
 def _features(path, spec):
     """Frames of an audio file, (n_frames, n_mels) float16, and its duration in seconds; AudioError if unusable."""
-    n_samples = 0
-
-    def counted():
-        nonlocal n_samples
-        for block in audio_blocks(path, spec.sample_rate):
-            n_samples += len(block)
-            yield block
-
+    counted = _Counted(audio_blocks(path, spec.sample_rate))
     try:
-        frames = np.concatenate([power_to_db(block).T.astype(np.float16) for block in mel_blocks(counted(), spec)])
+        frames = np.concatenate([power_to_db(block).T.astype(np.float16) for block in mel_blocks(counted, spec)])
     except AudioError:
         raise
     except (ValueError, MemoryError) as error:
         problem = f"has no usable spectrogram: {error}"
-        raise AudioError(path, problem, _NEW_COPY) from error
-    if n_samples < spec.n_fft:
-        raise AudioError(path, f"is too short: {n_samples} samples, one window has {spec.n_fft}", "Leave it out")
+        raise AudioError(path, problem, _REPLACE) from error
+    if counted.n_samples < spec.n_fft:
+        raise AudioError(path, f"is too short: {counted.n_samples} samples, one window has {spec.n_fft}", "Leave it out")
     if frames.max() <= SILENCE_DB:
-        raise AudioError(path, "is silent", _NEW_COPY)
-    return frames, n_samples / spec.sample_rate
+        raise AudioError(path, "is silent", _REPLACE)
+    return frames, counted.n_samples / spec.sample_rate
 
 # %% ../nbs/04_store.ipynb #13eab6a3
 def _add_track(track, folder, spec):
@@ -117,7 +107,7 @@ def _give_up(folder, track, problem):
     stored = _read_row(place)
     if stored is None or stored.get("source") != _source(track["path"] or ""):
         shutil.rmtree(place, ignore_errors=True)
-        _put_problem(folder, track, problem, _NEW_COPY)
+        _put_problem(folder, track, problem, _REPLACE)
 
 
 def _run(folder, job, todo, workers, progress, client):
