@@ -183,7 +183,7 @@ def compare_levels(out, name, seed=0):
     FileNotFoundError
         No grid of that name was started in the folder, or a finished run has no songs.parquet.
     """
-    from genre_study.evaluate import accuracy_gap, pooled_accuracy
+    from genre_study.compare import accuracy_gap, pooled_accuracy
 
     runs = grid_runs(out, name)
     runs = runs[runs["finished"]]
