@@ -41,7 +41,7 @@ readme: .venv/dev
 	$(BIN)/python tests/make_readme.py README.md
 
 reports: .venv/dev
-	$(BIN)/python -m genre_study.report
+	$(BIN)/python -m genre_study.site.report
 
 # TensorFlow, to compare with, in an environment of its own; where it can't be had, the benchmark says so.
 .venv-tensorflow/done: constraints.txt

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SILENCE_DB', 'hz_to_mel', 'mel_to_hz', 'MelSpec', 'mel_filters', 'mel_blocks', 'mel_spectrogram', 'power_to_db',
-           'log_mel', 'AudioError', 'audio_blocks', 'load_audio']
+           'log_mel']
 
 # %% ../nbs/03_mel.ipynb #f0e466c3
 import math
@@ -15,10 +15,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from .audio import AudioError, audio_blocks, load_audio
-from .audio import _resample  # noqa: F401 - found here as before
 
-_all_ = [AudioError, audio_blocks, load_audio]
+
 
 # %% ../nbs/03_mel.ipynb #64544de9
 _LINEAR_HZ = 200 / 3  # Slaney: Hz in one mel under 1,000 Hz

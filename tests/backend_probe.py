@@ -63,7 +63,7 @@ def layers(folder):
     import keras
     from keras import ops
 
-    from genre_study import fast
+    from genre_study.network import fast
 
     rng = np.random.default_rng(0)
     worst = {}

@@ -93,7 +93,7 @@ def build(folder, n_tracks, memory_mb):
 
 def train_one_epoch(folder, n_tracks, memory_mb):
     from genre_study.model import build_network
-    from genre_study.store import open_store
+    from genre_study.storage.writer import open_store
     from genre_study.train import TrainSpec, train
 
     store = open_store(folder / f"store{n_tracks}")
@@ -109,7 +109,7 @@ def predict(folder, n_tracks, memory_mb):
     import keras
 
     from genre_study.evaluate import predict_chunks, song_vectors
-    from genre_study.store import open_store
+    from genre_study.storage.writer import open_store
 
     store = open_store(folder / f"store{n_tracks}")
     chunks = chunks_of(store)

@@ -16,8 +16,9 @@ import pandas as pd
 import soundfile
 
 from genre_study.chunk import ChunkSpec, chunk_table
+from genre_study.core.audio import load_audio
 from genre_study.corpus import gtzan_tracks
-from genre_study.mel import MelSpec, load_audio, log_mel
+from genre_study.mel import MelSpec, log_mel
 from genre_study.split import split_tracks
 
 FOLDER = Path(__file__).parent / "golden"

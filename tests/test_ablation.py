@@ -5,7 +5,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from genre_study.grid import run_grid
+from genre_study.grid.grid import run_grid
 
 CELLS = ["# # Toy", 'corpus: str = "one.npz"\nskill: float = 0.5\nlength: int = 1\nseed: int = 0\nrun_dir: str = "run"',
          """

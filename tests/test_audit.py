@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from genre_study import audit
-from genre_study.audit import audit_corpus, candidates, find_replicas, fingerprint, plot_pair, similarity, words
+from genre_study.corpora import audit
+from genre_study.corpora.audit import audit_corpus, plot_pair
+from genre_study.corpora.fingerprint import candidates, find_replicas, fingerprint, similarity, words
 from genre_study.corpus import gtzan_tracks
 from genre_study.mel import MelSpec, log_mel
-from genre_study.minicorpus import SAMPLE_RATE, compose, render_song
-from genre_study.store import import_spectrograms
+from genre_study.storage.ready_made import import_spectrograms
+from genre_study.synth.song import compose
+from genre_study.synth.sound import SAMPLE_RATE, render_song
 
 RATE = 22050
 

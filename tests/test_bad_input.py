@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from genre_study.store import open_store
+from genre_study.storage.writer import open_store
 from genre_study.study import check_settings, deal, prepare_data
 
 RATE = 22050
@@ -130,7 +130,7 @@ def test_a_half_written_store_is_completed(corpus, tmp_path):
 
 
 def test_a_folder_that_is_no_store_is_named(tmp_path):
-    from genre_study.store import open_store
+    from genre_study.storage.writer import open_store
 
     (tmp_path / "nothing").mkdir()
     with pytest.raises((ValueError, OSError), match="nothing"):

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from genre_study.command import main
-from genre_study.minicorpus import SAMPLE_RATE, compose, render_song
-from genre_study.predict import Bundle, save_bundle
+from genre_study.predict.bundle import Bundle, save_bundle
+from genre_study.synth.song import compose
+from genre_study.synth.sound import SAMPLE_RATE, render_song
 
 
 @pytest.fixture(scope="module")

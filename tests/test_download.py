@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from genre_study import download
-from genre_study.download import DownloadError, fetch_gtzan
+from genre_study.corpora import gtzan as download
+from genre_study.corpora.gtzan import DownloadError, fetch_gtzan
 
 
 def sound(seed=0, seconds=0.5):

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from genre_study.calibrate import (
+from genre_study.evaluate import bootstrap_interval, check_predictions, evaluate, predict_chunks, song_vectors
+from genre_study.score.calibrate import (
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
     reliability_curve,
 )
-from genre_study.compare import compare_runs
-from genre_study.evaluate import bootstrap_interval, check_predictions, evaluate, predict_chunks, song_vectors
+from genre_study.score.compare import compare_runs
 
 GENRES = ["blues", "jazz", "metal", "pop"]
 quick = settings(max_examples=25, deadline=None, derandomize=True)

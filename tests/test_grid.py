@@ -15,7 +15,10 @@ import nbformat
 import psutil
 import pytest
 
-from genre_study.grid import compare_levels, grid_points, read_grid, read_runs, run_grid, run_state, study_parameters
+from genre_study.grid.expand import grid_points, read_grid, study_parameters
+from genre_study.grid.grid import run_grid
+from genre_study.grid.results import compare_levels, read_runs
+from genre_study.grid.runner import run_state
 
 CELLS = ["# # Toy\n# counts slowly, as a training would",
          'rate: float = 0.5\ntext: str = ""  # a = b: a comment with a second equals sign\nsteps: int = 4\n'
@@ -407,7 +410,7 @@ def test_a_cluster_without_the_corpus_is_told_so(study, tmp_path, cluster, monke
     client, _ = cluster
     corpus = tmp_path / "corpus" / "gtzan"
     corpus.mkdir(parents=True)
-    from genre_study import grid as module
+    from genre_study.grid import grid as module
     monkeypatch.setattr(module.os.path, "exists", lambda path: True)  # here it exists; the workers look for themselves
     corpus.rmdir()
     with pytest.raises(FileNotFoundError, match=r"no worker of the cluster sees .*: tcp://.* has no .*gtzan"):

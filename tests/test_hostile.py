@@ -13,8 +13,10 @@ import pytest
 import soundfile
 from long_run import highest_mb
 
-from genre_study.mel import MelSpec, load_audio
-from genre_study.store import build_store, open_store
+from genre_study.core.audio import load_audio
+from genre_study.mel import MelSpec
+from genre_study.storage.writer import open_store
+from genre_study.store import build_store
 
 FORMATS = {"wav": "PCM_16", "au": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}
 MAX_SECONDS = 10
@@ -64,7 +66,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from test_hostile import FORMATS, mutated, whole_file
-from genre_study.mel import AudioError, MelSpec
+from genre_study.core.audio import AudioError
+from genre_study.mel import MelSpec
 from genre_study.store import _features
 folder, first, last = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 healthy = {suffix: whole_file(folder, suffix) for suffix in FORMATS}

@@ -43,7 +43,7 @@ def differences(left, right, folder, suffix):
 
 
 def test_export_leaves_no_difference(root, copy):
-    for module in (copy / "genre_study").glob("*.py"):
+    for module in (copy / "genre_study").rglob("*.py"):
         if module.name != "__init__.py":
             module.unlink()
     done = run("nbdev_export", cwd=copy)
@@ -116,6 +116,6 @@ def test_wheel_installs_and_imports(root, copy, tmp_path):
 
 
 def test_package_imports_no_development_tool(root):
-    for module in (root / "genre_study").glob("*.py"):
+    for module in (root / "genre_study").rglob("*.py"):
         if module.name not in ("_modidx.py", "__init__.py"):
             assert not re.search(r"^\s*(import|from) (nbdev|fastcore|execnb)\b", module.read_text(), re.M), module.name

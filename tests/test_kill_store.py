@@ -13,7 +13,8 @@ import pytest
 from forks import forked
 from test_store import assert_clean, content, write_corpus
 
-from genre_study.store import build_store, open_store
+from genre_study.storage.writer import open_store
+from genre_study.store import build_store
 
 BUILD = """
 import sys, pandas as pd

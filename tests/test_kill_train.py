@@ -11,7 +11,8 @@ import pytest
 from forks import forked
 from test_train import EVERYTHING, PLAIN, checkpoint_epochs, run, same
 
-from genre_study.train import CHECKPOINT, TrainSpec, load_checkpoint
+from genre_study.network.checkpoint import CHECKPOINT, load_checkpoint
+from genre_study.train import TrainSpec
 
 EPOCHS = 12
 
@@ -19,7 +20,7 @@ TRAIN = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import keras  # but no backend is started
-from genre_study import fast
+from genre_study.network import fast
 from test_train import run, TrainSpec
 def job(line):
     folder, spec = json.loads(line)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_study.minicorpus import render_minicorpus
+from genre_study.synth.minicorpus import render_minicorpus
 
 MEMORY_MB = 64  # of frames kept by the feed of training; the default is 1024, which a larger corpus would fill slowly
 FLAT_MB = 100  # how much more ten times the tracks may need: their table

@@ -11,17 +11,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genre_study.mel import (
-    AudioError,
-    MelSpec,
-    audio_blocks,
-    load_audio,
-    log_mel,
-    mel_blocks,
-    mel_filters,
-    mel_spectrogram,
-    power_to_db,
-)
+from genre_study.core.audio import AudioError, audio_blocks, load_audio
+from genre_study.mel import MelSpec, log_mel, mel_blocks, mel_filters, mel_spectrogram, power_to_db
 
 librosa = pytest.importorskip("librosa")
 

@@ -13,8 +13,10 @@ import pytest
 import soundfile
 
 from genre_study.corpus import read_corpus
-from genre_study.minicorpus import GENRES, SAMPLE_RATE, STYLES, compose, render_minicorpus, render_song
-from genre_study.sound import _player, _render_notes
+from genre_study.synth.minicorpus import render_minicorpus
+from genre_study.synth.song import compose
+from genre_study.synth.sound import SAMPLE_RATE, _player, _render_notes, render_song
+from genre_study.synth.styles import GENRES, STYLES
 
 
 def fingerprints(folder):
@@ -24,7 +26,7 @@ def fingerprints(folder):
 
 
 def render_elsewhere(folder, tracks_per_genre, seconds, seed, hash_seed="0"):
-    code = (f"from genre_study.minicorpus import render_minicorpus;"
+    code = (f"from genre_study.synth.minicorpus import render_minicorpus;"
             f"render_minicorpus({str(folder)!r}, {tracks_per_genre}, {seconds}, {seed})")
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hash_seed},
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -210,6 +212,6 @@ def test_damaged_note_is_named(tmp_path):
 
 def test_import_is_light():
     heavy = {"keras", "librosa", "matplotlib", "scipy", "sklearn", "symusic", "pretty_midi", "soundfile"}
-    code = f"import sys, genre_study.minicorpus; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, genre_study.synth.minicorpus; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -31,7 +31,7 @@ def test_a_trained_network_opens_in_plain_keras(name, tmp_path):
     """Trained through its twin, saved, and opened by Keras alone: the predictions are the twin's."""
     import keras
 
-    from genre_study.fast import fast_twin
+    from genre_study.network.fast import fast_twin
 
     model = build_network(name, (128, 130, 1), 10, seed=4)
     twin = fast_twin(model)
@@ -78,7 +78,7 @@ def test_twin_of_odd_networks(make, stand_ins):
     """The same predictions and the same training step, also where only parts can be replaced."""
     import keras
 
-    from genre_study.fast import fast_twin
+    from genre_study.network.fast import fast_twin
 
     keras.utils.set_random_seed(0)
     model = make()
@@ -102,7 +102,7 @@ def test_dropout_of_the_twin():
     """Each value is kept with probability 1 - rate, independent of its neighbours and of other steps, and scaled."""
     import keras
 
-    from genre_study.fast import fast_twin
+    from genre_study.network.fast import fast_twin
 
     model = keras.Sequential([keras.Input((64, 65, 16)), keras.layers.Dropout(0.4, seed=9)])
     twin = fast_twin(model)

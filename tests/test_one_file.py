@@ -8,8 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from genre_study.minicorpus import SAMPLE_RATE, compose, render_song
-from genre_study.predict import Bundle, export_waveform_model, predict_song
+from genre_study.predict.bundle import Bundle
+from genre_study.predict.export import export_waveform_model
+from genre_study.predict.song import predict_song
+from genre_study.synth.song import compose
+from genre_study.synth.sound import SAMPLE_RATE, render_song
 
 OPEN = """
 import sys

@@ -24,10 +24,11 @@ def songs(tmp_path_factory):
 
     from genre_study.chunk import ChunkSpec, chunk_table
     from genre_study.corpus import read_corpus
-    from genre_study.minicorpus import SAMPLE_RATE, compose, render_song
     from genre_study.model import build_network
-    from genre_study.predict import Bundle, save_bundle
+    from genre_study.predict.bundle import Bundle, save_bundle
     from genre_study.store import build_store
+    from genre_study.synth.song import compose
+    from genre_study.synth.sound import SAMPLE_RATE, render_song
     from genre_study.train import TrainSpec, train
 
     folder, genres = tmp_path_factory.mktemp("page"), ["classical", "hiphop", "metal"]

@@ -12,19 +12,16 @@ import pandas as pd
 import pytest
 import soundfile
 
-from genre_study.mel import AudioError, MelSpec
-from genre_study.minicorpus import SAMPLE_RATE, compose, render_minicorpus, render_song
-from genre_study.predict import (
-    Bundle,
-    export_waveform_model,
-    fit_likeness,
-    load_bundle,
-    measure_likeness,
-    predict_folder,
-    predict_song,
-    save_bundle,
-)
+from genre_study.core.audio import AudioError
+from genre_study.mel import MelSpec
+from genre_study.predict.bundle import Bundle, load_bundle, save_bundle
+from genre_study.predict.export import export_waveform_model
+from genre_study.predict.novelty import fit_likeness, measure_likeness
+from genre_study.predict.song import predict_folder, predict_song
 from genre_study.store import build_store
+from genre_study.synth.minicorpus import render_minicorpus
+from genre_study.synth.song import compose
+from genre_study.synth.sound import SAMPLE_RATE, render_song
 
 GENRES = ("blues", "jazz", "rock")
 
@@ -175,7 +172,7 @@ def test_speech_noise_and_silence_are_doubted(bundle, corpus, tmp_path):
 
 
 def test_folder_goes_on_where_it_stopped(bundle, wave, tmp_path, monkeypatch):
-    import genre_study.predict as predict
+    import genre_study.predict.song as predict
 
     for name in ("a", "b", "c"):
         soundfile.write(tmp_path / f"{name}.wav", wave, SAMPLE_RATE)
@@ -227,7 +224,7 @@ def test_three_hours_in_bounded_memory(bundle, wave, tmp_path):
         for minute in range(180):
             file.write(loud * (0.1 + minute % 7 / 7))
     save_bundle(tmp_path / "bundle", bundle)
-    code = ("import time; from genre_study.predict import load_bundle, predict_song; from long_run import highest_mb;"
+    code = ("import time; from genre_study.predict.bundle import load_bundle; from genre_study.predict.song import predict_song; from long_run import highest_mb;"
             "b = load_bundle('bundle'); t = time.perf_counter(); s = predict_song('long.wav', b);"
             "print(len(s.timeline), 10800 / (time.perf_counter() - t)); print(highest_mb())")
     path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
@@ -267,8 +264,8 @@ def test_floor_of_a_long_song_is_the_same_in_pieces(floored):
     """The loudest moment comes last: what was read before it is clipped too."""
     from genre_study.feed import fit_scaling
     from genre_study.mel import log_mel
-    from genre_study.predict import _Frames, _scale_of
-    from genre_study.source import _array_blocks
+    from genre_study.predict.song import _Frames, _scale_of
+    from genre_study.predict.source import _array_blocks
 
     noise = np.random.default_rng(0).normal(0, 1e-4, SAMPLE_RATE * 330).astype(np.float32)
     noise[-SAMPLE_RATE:] *= 1e3
@@ -377,8 +374,9 @@ def test_likeness_knows_no_loudness(floored, corpus, tmp_path):
 
 
 def test_noise_has_no_memory_and_music_has(floored, corpus):
-    from genre_study.doubt import _shape, _sums
-    from genre_study.mel import load_audio, log_mel
+    from genre_study.core.audio import load_audio
+    from genre_study.mel import log_mel
+    from genre_study.predict.novelty import _shape, _sums
 
     def memory(sound):
         frames = log_mel(np.asarray(sound, np.float32), floored.mel).T

@@ -14,7 +14,7 @@ import genre_study  # noqa: F401 (chooses the backend)
 PREDICTS = """
 import sys
 import numpy as np
-from genre_study.model import load_pretrained
+from genre_study.predict.bundle import load_pretrained
 np.save(sys.argv[2], load_pretrained().network.predict(np.load(sys.argv[1]), verbose=0))
 """
 
@@ -23,7 +23,7 @@ import socket
 def refused(*arguments, **options):
     raise OSError("no network here")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refused
-from genre_study.model import load_pretrained
+from genre_study.predict.bundle import load_pretrained
 bundle = load_pretrained()
 print(len(bundle.genres), bundle.network.count_params())
 """
@@ -31,7 +31,7 @@ print(len(bundle.genres), bundle.network.count_params())
 
 @pytest.fixture(scope="module")
 def bundle():
-    from genre_study.model import load_pretrained
+    from genre_study.predict.bundle import load_pretrained
 
     return load_pretrained()
 
@@ -49,7 +49,7 @@ def test_opens_without_a_connection(tmp_path):
 
 
 def test_opens_in_seconds(bundle):
-    from genre_study.model import load_pretrained
+    from genre_study.predict.bundle import load_pretrained
 
     begun = time.process_time()
     load_pretrained.cache_clear()
@@ -75,7 +75,7 @@ def test_level_and_unit_do_not_matter(bundle):
 
 @pytest.mark.parametrize("slope", [0, 1, 2], ids=["white", "pink", "brown"])
 def test_noise_of_every_colour_gets_a_vector_and_a_doubt(bundle, slope):
-    from genre_study.predict import predict_song
+    from genre_study.predict.song import predict_song
 
     n = 22050 * 16
     spectrum = np.fft.rfft(np.random.default_rng(slope).normal(size=n)) / np.maximum(np.arange(n // 2 + 1), 1) ** (slope / 2)
@@ -89,7 +89,7 @@ def test_short_clips_of_music_are_named_and_not_called_unlike_music(bundle, gtza
     """Eleven tracks that were left out of training, five seconds of each. Filled up with silence, 1 of 10 was right."""
     import soundfile
 
-    from genre_study.predict import predict_song
+    from genre_study.predict.song import predict_song
 
     sides = pd.read_csv(gtzan / "tracks.csv", keep_default_na=False).set_index("track_id").filtered_split
     files = [file for file in sorted((gtzan / "mini" / "genres").glob("*/*.flac")) if sides[file.stem] not in ("train", "valid")]
@@ -114,9 +114,9 @@ def test_two_backends_predict_the_same(tmp_path):
 
 
 def test_fixed_values_are_the_descriptors():
-    from genre_study.describe import GROUPS, describe_track
-    from genre_study.ripple import study_cnn
-    from genre_study.train import fixed_values
+    from genre_study.network.descriptors import GROUPS, describe_track
+    from genre_study.network.frozen import fixed_values
+    from genre_study.network.study_cnn import study_cnn
 
     tracks = {f"song{k}": sound[:, :, 0].T for k, sound in enumerate(sounds(2, 200, seed=2))}
     store = SimpleNamespace(frames=lambda name, start=0, stop=None: tracks[name][start:stop], unit="db", silence=-100.0,
@@ -132,7 +132,7 @@ def test_fixed_values_are_the_descriptors():
 
 def test_audio_and_pictures_agree(bundle, gtzan):
     """mel999 was read from pictures; the same tracks as audio go through the package's own front end."""
-    from genre_study.predict import predict_song
+    from genre_study.predict.song import predict_song
 
     with np.load(gtzan / "mel999.npz") as arrays:
         pictures = dict(zip(arrays["ids"].astype(str), arrays["mel"]))

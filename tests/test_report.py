@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from genre_study.render import draw_formulas, markdown_html
-from genre_study.report import build_site, clean_html, fill
+from genre_study.site.render import clean_html, draw_formulas, markdown_html
+from genre_study.site.report import build_site, fill
 
 HOSTILE = "<script>alert('x')</script>\"&'"
 
@@ -87,9 +87,9 @@ def test_no_chapter_is_red(site):
 
 def test_exported_functions_are_linked_from_the_text(site):
     out, _ = site
-    assert '<a href="../api/grid.html#run_grid">' in (out / "chapters" / "14_grid.html").read_text(encoding="utf-8")
+    assert '<a href="../api/grid.html#run_grid">' in (out / "chapters" / "grid/grid.html").read_text(encoding="utf-8")
     page = (out / "api" / "grid.html").read_text(encoding="utf-8")
-    assert 'id="run_grid"' in page and "dask.distributed.Client" in page and "14_grid.html" in page
+    assert 'id="run_grid"' in page and "dask.distributed.Client" in page and "grid/grid.html" in page
 
 
 def test_exported_functions_are_linked_from_code_at_the_first_build(tmp_path):
@@ -252,4 +252,4 @@ def test_make_reports_is_what_the_docs_say(root):
     if "reports:" not in (root / "Makefile").read_text():
         pytest.skip("the Makefile has no target reports yet")
     told = subprocess.run(["make", "-n", "reports"], cwd=root, capture_output=True, text=True).stdout
-    assert "genre_study.report" in told or "genre_study report" in told
+    assert "genre_study.site.report" in told or "genre_study report" in told

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
 
 from genre_study.chunk import ChunkSpec
-from genre_study.grid import grid_points
+from genre_study.grid.expand import grid_points
 from genre_study.mel import MelSpec
 from genre_study.model import build_network
-from genre_study.predict import Bundle, load_bundle, save_bundle
-from genre_study.saved import MEMBERS, load_network
+from genre_study.predict.bundle import Bundle, load_bundle, save_bundle
+from genre_study.predict.safe_loading import MEMBERS, load_network
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(path for path in (ROOT / "genre_study").glob("*.py") if path.name != "_modidx.py")
+MODULES = sorted(path for path in (ROOT / "genre_study").rglob("*.py") if path.name != "_modidx.py")
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 
 # ---------------------------------------------------------------- the source
@@ -95,15 +95,15 @@ def test_studies_and_tutorials_do_not_either(notebook):
 
 # What bandit finds, and why it stays. A new finding needs a reason here or another way to do it.
 EXPLAINED = {
-    ("B202", "download.py"): "extractall has a filter: our own, which lets audio through, and then the standard library's",
-    ("B404", "run.py"): "runs are processes of their own",
-    ("B603", "run.py"): "a list of fixed arguments without a shell; parameters travel as JSON on standard input",
-    ("B404", "source.py"): "ffmpeg decodes what libsndfile does not know",
-    ("B603", "source.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
-    ("B404", "one_file.py"): "ONNX is written by Keras on PyTorch, in a process of its own",
-    ("B603", "one_file.py"): "a list without a shell: this Python, a program of five lines, and names of our own temporary files",
-    ("B704", "render.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
-    ("B704", "report.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
+    ("B202", "corpora/gtzan.py"): "extractall has a filter: our own, which lets audio through, and then the standard library's",
+    ("B404", "grid/runner.py"): "runs are processes of their own",
+    ("B603", "grid/runner.py"): "a list of fixed arguments without a shell; parameters travel as JSON on standard input",
+    ("B404", "predict/source.py"): "ffmpeg decodes what libsndfile does not know",
+    ("B603", "predict/source.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
+    ("B404", "predict/export.py"): "ONNX is written by Keras on PyTorch, in a process of its own",
+    ("B603", "predict/export.py"): "a list without a shell: this Python, a program of five lines, and names of our own temporary files",
+    ("B704", "site/render.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
+    ("B704", "site/report.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
     ("B311", "store.py"): "random order of work, nothing secret",
 }
 
@@ -114,7 +114,7 @@ def test_bandit_finds_only_what_is_explained():
                           capture_output=True, text=True)
     report = json.loads(done.stdout)
     assert not report["errors"]
-    found = {(result["test_id"], Path(result["filename"]).name): f"{result['issue_text']} line {result['line_number']}"
+    found = {(result["test_id"], str(Path(result["filename"]).relative_to("genre_study"))): f"{result['issue_text']} line {result['line_number']}"
              for result in report["results"]}
     assert not {key: found[key] for key in found.keys() - EXPLAINED.keys()}
     assert not EXPLAINED.keys() - found.keys(), "explained, but no longer there"
@@ -220,7 +220,7 @@ def test_bundle_with_a_hostile_network_is_refused(tmp_path, network, attack):
 
 @pytest.mark.parametrize("attack", ["lambda", "climbs"])
 def test_shipped_network_that_was_swapped_is_refused(tmp_path, network, attack, monkeypatch):
-    from genre_study import bundle
+    from genre_study.predict import bundle
 
     shipped = ROOT / "genre_study" / "data" / "pretrained"
     load_network(shipped / "network.keras")
@@ -235,8 +235,8 @@ def test_shipped_network_that_was_swapped_is_refused(tmp_path, network, attack, 
 # ---------------------------------------------------------------- arrays and YAML
 
 def test_pickled_array_is_not_opened(tmp_path):
-    from genre_study.store import import_spectrograms
-    from genre_study.train import load_checkpoint
+    from genre_study.network.checkpoint import load_checkpoint
+    from genre_study.storage.ready_made import import_spectrograms
 
     file = tmp_path / "spectrograms.npz"
     np.savez(file, ids=np.array(["blues.00000"], object), mel=np.zeros((1, 128, 388), "uint8"))
@@ -252,7 +252,7 @@ HOSTILE_YAML = "base: !!python/object/apply:os.system ['touch hacked']\n"
 
 
 def test_yaml_makes_plain_values_only(tmp_path, monkeypatch):
-    from genre_study.grid import read_grid
+    from genre_study.grid.expand import read_grid
     from genre_study.study import StudySettings, start_run
 
     monkeypatch.chdir(tmp_path)
@@ -317,9 +317,9 @@ def test_names_are_text_in_tables_and_pictures(tmp_path):
 
 
 def test_names_are_text_on_the_page():
-    from genre_study.mel import AudioError
-    from genre_study.page import _trouble, _words
-    from genre_study.predict import Prediction
+    from genre_study.core.audio import AudioError
+    from genre_study.predict.page import _trouble, _words
+    from genre_study.predict.song import Prediction
 
     timeline = pd.DataFrame({"start_s": [0.0], NAMES[0]: [0.6], NAMES[1]: [0.4]})
     song = Prediction(vector={NAMES[0]: 0.6, NAMES[1]: 0.4}, timeline=timeline, doubt=0.9, reasons=NAMES[:2], likeness=2.0,

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from chromium import chromium, needs_chromium
 
-from genre_study.report import build_site
+from genre_study.site.report import build_site
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install selenium)")
 pytestmark = needs_chromium

@@ -13,9 +13,12 @@ import soundfile
 import zarr
 
 from genre_study import store as store_module
-from genre_study.mel import MelSpec, load_audio, log_mel
-from genre_study.store import build_store, import_spectrograms, open_store, safe_name
-from genre_study.workers import in_processes
+from genre_study.core.audio import load_audio
+from genre_study.core.workers import in_processes
+from genre_study.mel import MelSpec, log_mel
+from genre_study.storage.ready_made import import_spectrograms
+from genre_study.storage.writer import open_store, safe_name
+from genre_study.store import build_store
 
 
 def write_corpus(folder, n_tracks, seconds=1.0, seed=0):

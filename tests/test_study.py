@@ -14,8 +14,8 @@ import papermill as pm
 import pytest
 import yaml
 
-from genre_study.bundle import bundle_of_run
-from genre_study.predict import predict_song
+from genre_study.predict.bundle import bundle_of_run
+from genre_study.predict.song import predict_song
 from genre_study.study import StudySettings, check_settings
 
 NOTEBOOK = "nbs/studies/reproduce.ipynb"

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from test_store import assert_clean, content, write_corpus
 
-from genre_study.store import open_store
+from genre_study.storage.writer import open_store
 from genre_study.study import check_settings, prepare_data
 
 RUN = """
@@ -69,7 +69,8 @@ def test_three_runs_make_one_store_of_spectrograms(tmp_path):
 
 def test_a_track_that_is_there_is_not_moved_again(tmp_path):
     """While a folder is replaced, a reader does not see its track; so only what differs is replaced."""
-    from genre_study.store import _place, _put_track, build_store
+    from genre_study.storage.writer import _place, _put_track
+    from genre_study.store import build_store
 
     tracks = write_corpus(tmp_path / "audio", 1)
     store = build_store(tracks, tmp_path / "store", workers=1, progress=False)

@@ -32,7 +32,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-GENERATOR = "genre_study.report"  # as the pages name their maker
+GENERATOR = "genre_study.site.report"  # as the pages name their maker
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d[\d,]*(?:\.\d+)?(?:\s?%)?")
 SETTING = re.compile(r"\b\d+\s?%\s+(?:\w+\s+)?(?:overlap|intervals?|bootstrap|confidence)\b")
 FIGURE = re.compile(

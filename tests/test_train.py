@@ -15,7 +15,8 @@ import pytest
 from backend_probe import small_store
 
 from genre_study.model import build_network
-from genre_study.train import CHECKPOINT, RECIPES, Recorder, TrainSpec, load_checkpoint, train
+from genre_study.network.checkpoint import CHECKPOINT, Recorder, load_checkpoint
+from genre_study.train import RECIPES, TrainSpec, train
 
 HERE = Path(__file__).parent
 EVERYTHING = {"batch_size": 16, "learning_rate": 5e-3, "optimizer": "adamw", "weight_decay": 1e-3, "schedule": "one_cycle",

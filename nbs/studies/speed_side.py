@@ -62,7 +62,8 @@ def audio_ways():
         return (10 * torch.log10(torch.clamp(power, min=1e-10))).numpy()
 
     if kind.startswith("ours"):
-        from genre_study.mel import audio_blocks, mel_blocks, power_to_db
+        from genre_study.core.audio import audio_blocks
+        from genre_study.mel import mel_blocks, power_to_db
 
     def ours(file):
         return np.hstack([power_to_db(block) for block in mel_blocks(audio_blocks(file))])
@@ -124,7 +125,7 @@ def keras_side(kind):
     chunks, labels = data()
     network = keras.saving.load_model(FOLDER / "network.keras")
     if kind == "ours":
-        from genre_study.fast import fast_twin
+        from genre_study.network.fast import fast_twin
 
         network = fast_twin(network)
     network.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
