@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core.audio import _UNKNOWN, _sound_file
+from .core.audio import UNKNOWN_LENGTH, open_sound
 
 # %% ../nbs/01_corpus.ipynb #506e979b
 def gtzan_tracks():
@@ -98,7 +98,7 @@ MAX_DURATION_S = 86400.0
 
 def _decoded_frames(path):
     """Samples of a channel in a file whose header does not know; of more than a day only as many as say so."""
-    with _sound_file(path) as sound:
+    with open_sound(path) as sound:
         n_frames = 0
         while n_frames <= MAX_DURATION_S * sound.samplerate and (n_read := len(sound.read(1 << 16, dtype="int16"))):
             n_frames += n_read
@@ -133,7 +133,7 @@ def header_duration(path):
         if status.st_size == 0:
             raise ValueError("the file is empty; replace or remove it")
         info = soundfile.info(str(path))
-        n_frames = info.frames if info.frames < _UNKNOWN else _decoded_frames(str(path))
+        n_frames = info.frames if info.frames < UNKNOWN_LENGTH else _decoded_frames(str(path))
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise ValueError(f"the header can't be read as audio ({reason}); replace or remove it") from error

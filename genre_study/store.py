@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from .core.audio import _REPLACE, AudioError, _Counted, audio_blocks
+from .core.audio import AudioError, CountedBlocks, audio_blocks
 from .storage.writer import Store, _explained, _make_store, _place, _problem_file, _progress_bar
 from .storage.writer import _put_problem, _put_track, _read_row, _read_tracks, _rows_of, _settings
 from .storage.writer import _source, _sweep, _write_index, _write_json, safe_name
@@ -25,18 +25,18 @@ from .core.workers import in_processes
 # %% ../nbs/04_store.ipynb #f24cb8d3
 def _features(path, spec):
     """Frames of an audio file, (n_frames, n_mels) float16, and its duration in seconds; AudioError if unusable."""
-    counted = _Counted(audio_blocks(path, spec.sample_rate))
+    counted = CountedBlocks(audio_blocks(path, spec.sample_rate))
     try:
         frames = np.concatenate([power_to_db(block).T.astype(np.float16) for block in mel_blocks(counted, spec)])
     except AudioError:
         raise
     except (ValueError, MemoryError) as error:
         problem = f"has no usable spectrogram: {error}"
-        raise AudioError(path, problem, _REPLACE) from error
+        raise AudioError(path, problem) from error
     if counted.n_samples < spec.n_fft:
         raise AudioError(path, f"is too short: {counted.n_samples} samples, one window has {spec.n_fft}", "Leave it out")
     if frames.max() <= SILENCE_DB:
-        raise AudioError(path, "is silent", _REPLACE)
+        raise AudioError(path, "is silent")
     return frames, counted.n_samples / spec.sample_rate
 
 # %% ../nbs/04_store.ipynb #13eab6a3
@@ -103,7 +103,7 @@ def _give_up(folder, track, problem):
     stored = _read_row(place)
     if stored is None or stored.get("source") != _source(track["path"] or ""):
         shutil.rmtree(place, ignore_errors=True)
-        _put_problem(folder, track, problem, _REPLACE)
+        _put_problem(folder, track, problem, "Replace it with a good copy or leave it out")
 
 
 def _run(folder, job, todo, workers, progress, client):

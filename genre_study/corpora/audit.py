@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ..core.audio import _UNKNOWN, AudioError, audio_blocks
+from ..core.audio import UNKNOWN_LENGTH, AudioError, audio_blocks
 from ..corpus import header_duration, read_corpus
 
 from .fingerprint import CELLS_PER_SECOND, MIN_OVERLAP_S, N_BANDS, RANGE_HZ, THRESHOLD
@@ -97,7 +97,7 @@ def _sound_findings(facts, repeated, seconds, promised_s):
 # %% ../../nbs/corpora/audit.ipynb #d3e24c8c
 def _promised_s(info):
     """Duration that the header of an audio file promises, in seconds; 0 of one that does not know it (a FLAC from a pipe)."""
-    if info.frames >= _UNKNOWN:
+    if info.frames >= UNKNOWN_LENGTH:
         return 0.0
     sizes = re.findall(r"(?:data|Data Size|SSND)\s*: (\d+) \(should be (\d+)\)", info.extra_info)
     said, there = map(int, sizes[-1]) if sizes else (1, 1)

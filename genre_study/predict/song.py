@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.audio import _Counted
+from ..core.audio import CountedBlocks
 from .bundle import _bundle, _fingerprint
 from ..chunk import chunk_table
 from ..corpus import _text
@@ -289,7 +289,7 @@ def predict_song(source, model=None, sample_rate=None, progress=False, max_durat
     bundle = _bundle(model)
     rate, fps, mix = bundle.mel.sample_rate, bundle.mel.frames_per_second, _Mix()
     name, blocks = _open_source(source, sample_rate, rate, max_duration_s, mix)
-    counted = _Counted(blocks)
+    counted = CountedBlocks(blocks)
     with _Frames(_at_least(counted, *_samples_of(bundle.chunk, rate)), bundle.mel, bundle.floor_db) as frames:
         duration_s = counted.n_samples / rate
         timeline = _predict_frames(frames, bundle, progress)

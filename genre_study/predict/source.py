@@ -16,7 +16,7 @@ from numbers import Real
 
 import numpy as np
 
-from ..core.audio import AudioError, _mean, _resample, audio_blocks
+from ..core.audio import AudioError, mean_of_channels, resample, audio_blocks
 from ..corpus import _text
 
 # %% ../../nbs/predict/source.ipynb #33ff9ec0
@@ -27,7 +27,7 @@ class _Mix:
         self.power_of_sum = self.sum_of_powers = 0.0
 
     def __call__(self, samples):
-        mono = _mean(samples)
+        mono = mean_of_channels(samples)
         if samples.shape[1] > 1:
             with np.errstate(over="ignore"):
                 self.power_of_sum += samples.shape[1] ** 2 * float(np.square(mono, dtype=np.float64).sum())
@@ -40,7 +40,7 @@ class _Mix:
         return self.power_of_sum < 0.01 * self.sum_of_powers
 
 # %% ../../nbs/predict/source.ipynb #f740cf44
-def _as_floats(samples, mix=_mean):
+def _as_floats(samples, mix=mean_of_channels):
     """Samples (n,) or (n, n_channels) of any type as a mono float32 waveform."""
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or samples.size == 0:
@@ -63,7 +63,7 @@ def _array_blocks(samples, sample_rate, wanted_rate):
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, Real) or not 1000 <= sample_rate <= 768_000:
         raise ValueError(f"an array of samples needs its sample_rate, 1000 to 768000 Hz; got {sample_rate!r}")
     blocks = np.array_split(samples, max(1, len(samples) // 65_536))
-    return iter(blocks) if sample_rate == wanted_rate else _resample(blocks, float(sample_rate), wanted_rate)
+    return iter(blocks) if sample_rate == wanted_rate else resample(blocks, float(sample_rate), wanted_rate)
 
 # %% ../../nbs/predict/source.ipynb #8935f1e0
 _CONTAINERS = "mov,mp4,m4a,3gp,matroska,webm,aac,asf,ape,wv,amr,ac3,eac3,dts,tta,mpc,mpegts,avi,tak"  # no playlists
@@ -111,7 +111,7 @@ def _from_start(file, copy):
     return copy
 
 # %% ../../nbs/predict/source.ipynb #e438811c
-def _file_blocks(file, sample_rate, max_duration_s=4 * 3600, mix=_mean):
+def _file_blocks(file, sample_rate, max_duration_s=4 * 3600, mix=mean_of_channels):
     """Blocks of a path or a binary file object, by libsndfile or else by ffmpeg (which averages channels itself)."""
     is_path, started = isinstance(file, (str, os.PathLike)), False
     with tempfile.NamedTemporaryFile() as copy:
@@ -136,7 +136,7 @@ def _file_blocks(file, sample_rate, max_duration_s=4 * 3600, mix=_mean):
             yield from _ffmpeg_blocks(file if is_path else copy.name, sample_rate, max_duration_s, error)
 
 # %% ../../nbs/predict/source.ipynb #f519e5db
-def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600, mix=_mean):
+def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600, mix=mean_of_channels):
     """(name, mono blocks at the wanted rate) of whatever music came in."""
     if isinstance(source, (str, os.PathLike)):
         return _text(os.path.basename(os.fspath(source))), _file_blocks(source, wanted_rate, max_duration_s, mix)
