@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 
 from genre_study.corpus import read_corpus
+from genre_study.synth import minicorpus
 from genre_study.synth.minicorpus import render_minicorpus
 from genre_study.synth.song import compose
 from genre_study.synth.sound import SAMPLE_RATE, _player, _render_notes, render_song
@@ -202,6 +204,77 @@ def test_bad_arguments(tmp_path, wrong, says):
     with pytest.raises((TypeError, ValueError), match=says):
         render_minicorpus(tmp_path / "new", **{"tracks_per_genre": 1, **wrong})
     assert not (tmp_path / "new").exists()
+
+
+def corpus_files(folder):
+    """The files of a corpus, without drafts that a kill may leave."""
+    return {name: mark for name, mark in fingerprints(folder).items() if not Path(name).name.startswith(".")}
+
+
+def test_a_full_disk_ends_as_an_error_and_the_next_call_completes(tmp_path):
+    """A write that is refused anywhere in a file: the call fails, whoever writes, and never passes for whole."""
+    resource = pytest.importorskip("resource")
+    render_minicorpus(tmp_path / "whole", 1, seconds=0.5)
+    size = (tmp_path / "whole" / "blues" / "blues.00000.wav").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (0, 1, 43, 44, 1000, size - 1):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            with pytest.raises(OSError):
+                render_minicorpus(tmp_path / "full", 1, seconds=0.5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(render_minicorpus(tmp_path / "full", 1, seconds=0.5)) == 10
+    assert fingerprints(tmp_path / "full") == fingerprints(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["os.replace", "os.fsync", "os.mkdir", "pathlib.Path.write_bytes", "pathlib.Path.write_text"])
+def test_a_refused_change_at_any_step(tmp_path, monkeypatch, change):
+    """Each change to the disk refused in turn, once: an error, or a corpus equal to its seed; then the next call completes it."""
+    songs, waveforms = lru_cache(compose), {}  # each song is composed and rendered once
+    monkeypatch.setattr(minicorpus, "compose", songs)
+    monkeypatch.setattr(minicorpus, "render_song", lambda song: waveforms.get(song.track_id) if song.track_id in waveforms
+                        else waveforms.setdefault(song.track_id, render_song(song)))
+    render_minicorpus(tmp_path / "whole", 1, seconds=0.3)
+    whole, owner, name = fingerprints(tmp_path / "whole"), *change.rpartition(".")[::2]
+    owner = {"os": os, "pathlib.Path": Path}[owner]
+    real, number, refused = getattr(owner, name), 0, True
+    while refused:
+        calls = 0
+
+        def refuse(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == number + 1:
+                raise OSError(28, "No space left on device")
+            return real(*args, **kwargs)
+
+        folder = tmp_path / f"{name}{number}"
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, refuse)
+            try:
+                render_minicorpus(folder, 1, seconds=0.3)
+                assert fingerprints(folder) == whole
+            except OSError:
+                pass
+        refused = calls > number
+        render_minicorpus(folder, 1, seconds=0.3)
+        assert corpus_files(folder) == whole
+        number += 1
+    assert number > 5
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda content: bytes(len(content)), lambda content: content[:-1], lambda content: content + b"\0",
+    lambda content: content[:44] + bytes(len(content) - 44), lambda content: content[:40] + bytes(4) + content[44:]])
+def test_a_file_that_is_not_the_seeds_is_never_taken_for_it(tmp_path, spoil):
+    """Other music of the right size, or a header that promises nothing, is rendered again."""
+    tracks = render_minicorpus(tmp_path, 1, seconds=0.3)
+    before = fingerprints(tmp_path)
+    for path in map(Path, tracks.path[:3]):
+        path.write_bytes(spoil(path.read_bytes()))
+    render_minicorpus(tmp_path, 1, seconds=0.3)
+    assert fingerprints(tmp_path) == before
 
 
 def test_damaged_note_is_named(tmp_path):
