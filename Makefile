@@ -1,11 +1,14 @@
 # Each target sets up .venv itself, from nothing; it is quick when .venv is there.
-PYTHON ?= python3.11
+PYTHON ?= python3
 BIN := .venv/bin
-RUN ?= runs/reproduce-$(shell date +%Y%m%d-%H%M%S)
+ifndef RUN
+RUN := runs/reproduce-$(shell date +%Y%m%d-%H%M%S)
+endif
+export RUN
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test torture reports speed readme clean
+.PHONY: help reproduce test torture reports speed readme wheels clean
 
 help:
 	@echo "make reproduce   the study on the synthetic corpus, to $(RUN)"
@@ -14,9 +17,14 @@ help:
 	@echo "make reports     the pages under reports/"
 	@echo "make speed       the benchmark, to reports/speed"
 	@echo "make readme      README.md from nbs/index.ipynb"
+	@echo "make wheels      which systems have wheels of all packages, to reports/machines/wheels.csv"
 
 .venv/base: settings.ini setup.py constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v "$(PYTHON)" > /dev/null || \
+	  { echo "genre_study needs Python 3.11 or later; $(PYTHON) is not there: make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("genre_study needs Python 3.11 or later; \
+	$(PYTHON) is Python %s: make PYTHON=/path/to/python" % sys.version.split()[0])'
+	test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt wheel 'setuptools<80'
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e .
 	@touch $@
@@ -26,10 +34,10 @@ help:
 	@touch $@
 
 reproduce: .venv/base
-	@mkdir -p $(RUN)
-	$(BIN)/papermill --no-log-output nbs/studies/reproduce.ipynb $(RUN)/reproduce.ipynb -p run_dir $(RUN)
-	@$(BIN)/jupyter nbconvert --log-level ERROR --to html $(RUN)/reproduce.ipynb
-	@echo "The report: $(RUN)/reproduce.html"
+	@mkdir -p "$$RUN"
+	$(BIN)/papermill --no-log-output nbs/studies/reproduce.ipynb "$$RUN/reproduce.ipynb" -r run_dir "$$RUN"
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to html "$$RUN/reproduce.ipynb"
+	@echo "The report: $$RUN/reproduce.html"
 
 test: .venv/dev
 	$(BIN)/python tests/run_all.py -q -rs -n 2 --dist worksteal
@@ -43,9 +51,13 @@ readme: .venv/dev
 reports: .venv/dev
 	$(BIN)/python -m genre_study.site.report
 
+wheels: .venv/base
+	$(BIN)/pip install -q -c constraints.txt uv
+	$(BIN)/python tools/check_wheels.py reports/machines/wheels.csv
+
 # TensorFlow, to compare with, in an environment of its own; where it can't be had, the benchmark says so.
 .venv-tensorflow/done: constraints.txt
-	$(PYTHON) -m venv .venv-tensorflow
+	"$(PYTHON)" -m venv .venv-tensorflow
 	.venv-tensorflow/bin/pip install -q -c constraints.txt tensorflow-cpu keras
 	@touch $@
 

@@ -7,7 +7,12 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-extras = {name: settings[f"{name}_requirements"].split() for name in ("dev", "torch", "tensorflow", "dask", "app", "onnx")}
+
+
+def requirements(name):
+    """The requirements under this name, one a line."""
+    return settings[name].strip().splitlines()
+
 
 setup(
     name=settings["lib_name"],
@@ -22,14 +27,15 @@ setup(
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
-        "Programming Language :: Python :: 3.11",
+        *[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
         "Topic :: Multimedia :: Sound/Audio :: Analysis",
     ],
     packages=find_packages(include=["genre_study", "genre_study.*"]),
     package_data={"genre_study": ["data/*", "data/pretrained/*"]},
     python_requires=f">={settings['min_python']}",
-    install_requires=settings["requirements"].split(),
-    extras_require=extras,
+    install_requires=requirements("requirements"),
+    extras_require={name.removesuffix("_requirements"): requirements(name) for name in settings
+                    if name.endswith("_requirements")},
     entry_points={"console_scripts": settings.get("console_scripts", "").split()},
     zip_safe=False,
 )

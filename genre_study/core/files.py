@@ -31,7 +31,7 @@ def whole_file(path):
     draft = path.with_name(f".{uuid.uuid4().hex[:16]}.part{path.suffix}")
     try:
         yield draft
-        with open(draft, "rb") as written:
+        with open(draft, "r+b") as written:  # to write: Windows flushes no handle that is open to read
             os.fsync(written.fileno())  # or the new name could reach the disk before the content does
         os.replace(draft, path)
     finally:
