@@ -1,4 +1,4 @@
-"""A small corpus for tests, and what they run in a process of its own for each backend: python backend_probe.py WHAT FOLDER.
+"""A small corpus for tests, and what they run for each backend: python backend_probe.py WHAT FOLDER.
 
 KERAS_BACKEND says which backend. Results are written into the folder as <what>-<backend>.npz or .json.
 """
@@ -14,8 +14,8 @@ import pandas as pd
 BACKEND = os.environ.get("KERAS_BACKEND", "jax")
 
 
-def small_store(n_tracks=24, n_mels=16, n_frames=200, seed=0):
-    """Noise with one louder mel band a genre, as a store in memory and its table of chunks."""
+def small_store(n_tracks=24, n_mels=16, n_frames=200, seed=0, chunk_frames=40, hop=20):
+    """Noise with one louder mel band for each genre: a store in memory, and its table of chunks."""
     rng = np.random.default_rng(seed)
     frames = {}
     for place in range(n_tracks):
@@ -25,15 +25,15 @@ def small_store(n_tracks=24, n_mels=16, n_frames=200, seed=0):
     store = SimpleNamespace(frames=lambda track_id, start=0, stop=None: frames[track_id][start:stop], unit="db",
                             silence=-100.0, spec=SimpleNamespace(n_mels=n_mels))
     chunks = pd.DataFrame([
-        {"track_id": name, "genre": "abc"[place % 3], "start_s": start / 43, "start_frame": start, "n_frames": 40,
-         "split": "train" if place < n_tracks * 5 // 8 else "valid"}
-        for place, name in enumerate(frames) for start in range(0, n_frames - 40, 20)
+        {"track_id": name, "genre": "abc"[place % 3], "start_s": start / 43, "start_frame": start,
+         "n_frames": chunk_frames, "split": "train" if place < n_tracks * 5 // 8 else "valid"}
+        for place, name in enumerate(frames) for start in range(0, n_frames - chunk_frames, hop)
     ])
     return store, chunks
 
 
 def gradients(function, *arrays):
-    """Output of `function` and its gradients in the arrays, under a fixed uneven upstream gradient."""
+    """Output of `function` and its gradients in the arrays, for a fixed uneven upstream gradient."""
     from keras import ops
 
     shape = ops.convert_to_numpy(function(*arrays)).shape
@@ -59,7 +59,7 @@ def gradients(function, *arrays):
 
 
 def layers(folder):
-    """Largest differences, in values and gradients, between the cheaper forms and the stock layers."""
+    """Largest differences in values and gradients between the cheaper forms and the stock layers."""
     import keras
     from keras import ops
 
@@ -76,7 +76,8 @@ def layers(folder):
         x = rng.normal(size=(3, height, width, 5)).astype("float32")
         pool, mean = keras.layers.MaxPooling2D(size), keras.layers.AveragePooling2D(size)
         compare(f"max {height}x{width} {size}", lambda x, size=size: fast.max_pool(x, size), pool, x)
-        compare(f"max, equal values {height}x{width} {size}", lambda x, size=size: fast.max_pool(x, size), pool, x.round())
+        compare(f"max, equal values {height}x{width} {size}", lambda x, size=size: fast.max_pool(x, size), pool,
+                x.round())
         compare(f"mean {height}x{width} {size}", lambda x, size=size: fast.average_pool(x, size), mean, x)
     for height, width, side in ((12, 12, 3), (15, 12, 3), (14, 13, 5), (9, 11, 2)):
         x = rng.normal(size=(3, height, width, 1)).astype("float32")

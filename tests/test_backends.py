@@ -1,4 +1,4 @@
-"""One network on every backend that is installed: the same predictions, gradients and curves."""
+"""A network has the same predictions, gradients and curves on every installed backend."""
 import importlib.util
 import json
 import os
@@ -25,7 +25,7 @@ def probe(what, folder, backend, **environ):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cheaper_forms_equal_the_stock_layers(backend, tmp_path):
-    """Values and gradients, odd sizes and equal values in a window included."""
+    """In values and gradients, for odd sizes and for equal values in a window too."""
     probe("layers", tmp_path, backend)
     result = json.loads((tmp_path / f"layers-{backend}.json").read_text())
     assert len(result["worst"]) == 16
@@ -36,7 +36,7 @@ def test_cheaper_forms_equal_the_stock_layers(backend, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Networks with weights that are not their first ones, saved as .keras, and chunks for them."""
+    """Networks with changed weights, saved as .keras, and chunks for them."""
     from genre_study.model import build_network
 
     folder, rng, chunks = tmp_path_factory.mktemp("saved"), np.random.default_rng(5), {}
@@ -52,7 +52,7 @@ def saved(tmp_path_factory):
 
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_the_same_weights_predict_the_same(saved, backend):
-    """The same .keras file, opened by Keras on another backend, agrees to 1e-5."""
+    """The same .keras file, opened on another backend, agrees to 1e-5."""
     probe("predict", saved, backend)
     with np.load(saved / "predict-jax.npz") as ours, np.load(saved / f"predict-{backend}.npz") as other:
         for name in ours.files:
@@ -73,7 +73,7 @@ def started(tmp_path_factory):
 
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_a_short_training_has_the_same_curve(started, backend):
-    """Four epochs from the same start: losses within 1% of each other, and they do fall."""
+    """Four epochs from the same start: losses fall, and stay within 1% of each other."""
     probe("training", started, backend)
     ours, other = (json.loads((started / f"training-{name}.json").read_text()) for name in ("jax", backend))
     assert ours["loss"][-1] < 0.7 * ours["loss"][0]
@@ -82,7 +82,7 @@ def test_a_short_training_has_the_same_curve(started, backend):
 
 
 def test_four_devices_give_the_losses_of_one(tmp_path):
-    """Dropout included: its masks do not depend on how a batch is split."""
+    """Dropout included, whose masks do not depend on how a batch is split."""
     for count in (1, 4):
         probe("devices", tmp_path, "jax", XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")
     one, four = (json.loads((tmp_path / f"devices-{count}.json").read_text()) for count in (1, 4))
@@ -91,7 +91,7 @@ def test_four_devices_give_the_losses_of_one(tmp_path):
 
 
 def test_the_second_process_finds_the_compiled_network(tmp_path):
-    """The compilation cache is filled by the first process; the second adds nothing to it."""
+    """The first process fills the compilation cache; the second adds nothing to it."""
     environ = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     entries = []
     for _ in range(2):
@@ -109,5 +109,6 @@ def test_settings_are_made_before_keras_loads():
     mine = {"KERAS_BACKEND": "torch", "XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
     for environ, expected in (({}, "jax --xla_cpu_experimental_ynn_fusion_type="),
                               (mine, "torch --xla_cpu_enable_fast_math=false")):
-        run = subprocess.run([sys.executable, "-c", code], env=clean | environ, capture_output=True, text=True, check=True)
+        run = subprocess.run([sys.executable, "-c", code], env=clean | environ, capture_output=True, text=True,
+                             check=True)
         assert run.stdout.strip() == expected

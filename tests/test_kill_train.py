@@ -1,4 +1,4 @@
-"""Trainings that are killed at any moment and called again: the end is that of an undisturbed training, to the last bit."""
+"""A training that is killed at any moment and called again ends like an undisturbed one, to the last bit."""
 import json
 import os
 import random
@@ -29,12 +29,12 @@ def job(line):
 
 
 def ended(pid):
-    """Whether a child that no one has waited for has ended."""
+    """Tell whether a child that no one has waited for has ended."""
     return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def wait_for(folder, chance, startup_s):
-    """A function that waits for up to three new checkpoints, or for a moment of the start, and then a moment more."""
+    """Make a function that waits for up to three new checkpoints (or during the start), then a moment more."""
     n_new, share = chance.randint(0, 3), chance.random()
 
     def wait(pid):
@@ -47,7 +47,7 @@ def wait_for(folder, chance, startup_s):
 
 
 def check_checkpoint(folder, history):
-    """What lies there is whole, and the beginning of the undisturbed history; how many epochs it has."""
+    """Check that the checkpoint is whole and begins like the undisturbed history; return how many epochs it has."""
     file = Path(folder) / CHECKPOINT
     if not file.exists():
         return 0
@@ -61,7 +61,7 @@ def check_checkpoint(folder, history):
 @pytest.mark.torture
 @pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
 def test_fifty_kills(options, tmp_path, root, request):
-    """Writes its figures as it goes: a run that is cut off leaves what it has shown."""
+    """Figures are written after each kill, so a test that is cut off leaves those it has."""
     spec, chance, kills = {"epochs": EPOCHS, **options}, random.Random(0), 50
     expected, name = run(TrainSpec(**spec)), request.node.callspec.id
     file = root / "reports" / "reliability" / f"kill_train_{name}.json"
@@ -74,14 +74,14 @@ def test_fifty_kills(options, tmp_path, root, request):
             killed = training(json.dumps([str(folder), spec]), wait_for(folder, chance, startup_s=3)) == signal.SIGKILL
             if killed:
                 epochs_then.append(check_checkpoint(folder, expected[0]))
-            if not killed or len(epochs_then) == kills:  # it came to its end before the blow, or shall now
+            if not killed or len(epochs_then) == kills:  # it ended before the kill, or is allowed to now
                 assert same(run(TrainSpec(**spec), run_dir=folder), expected)
                 finished += 1
                 drafts = len(list(tmp_path.glob("*/.*.part.*")))  # under names that are never read
                 file.write_text(json.dumps({
                     "training": name, "kills": len(epochs_then), "epochs": EPOCHS, "trainings_finished": finished,
                     "kills_amid_the_epochs": sum(0 < epochs < EPOCHS for epochs in epochs_then),
-                    "kills_while_a_checkpoint_was_written": drafts, "half_checkpoints_read": 0, "same_as_undisturbed": True,
-                    "epochs_after_each_kill": epochs_then}) + "\n")
+                    "kills_while_a_checkpoint_was_written": drafts, "half_checkpoints_read": 0,
+                    "same_as_undisturbed": True, "epochs_after_each_kill": epochs_then}) + "\n")
     amid = sum(0 < epochs < EPOCHS for epochs in epochs_then)
     assert amid >= kills // 3, f"most kills hit nothing: {epochs_then}"

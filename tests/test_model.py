@@ -1,4 +1,4 @@
-"""Networks and their fast twins: the same weights, the same numbers, a file that plain Keras opens."""
+"""Networks and their fast twins have the same weights and the same results, and plain Keras opens their files."""
 import os
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_a_trained_network_opens_in_plain_keras(name, tmp_path):
 
 
 def graph():
-    """A network with what the twin may and may not put together."""
+    """A network with layers that the twin may merge and layers that it may not."""
     import keras
     from keras import layers
 
@@ -65,17 +65,19 @@ def graph():
 
 
 def sequence():
-    """A Sequential, whose first convolution and pool become one."""
+    """A Sequential whose first convolution and pool are merged."""
     import keras
     from keras import layers
 
-    return keras.Sequential([keras.Input((21, 18, 1)), layers.Conv2D(4, (5, 3), activation="relu"), layers.MaxPooling2D((2, 3)),
-                             layers.Flatten(), layers.Dense(3, activation="softmax")])
+    return keras.Sequential([
+        keras.Input((21, 18, 1)), layers.Conv2D(4, (5, 3), activation="relu"), layers.MaxPooling2D((2, 3)),
+        layers.Flatten(), layers.Dense(3, activation="softmax"),
+    ])
 
 
 @pytest.mark.parametrize("make, stand_ins", [(graph, ["_Pool", "_Pool", "_ConvPool"]), (sequence, ["_ConvPool"])])
 def test_twin_of_odd_networks(make, stand_ins):
-    """The same predictions and the same training step, also where only parts can be replaced."""
+    """Predictions and training step are the same, even if only some layers can be replaced."""
     import keras
 
     from genre_study.network.fast import fast_twin
@@ -85,7 +87,8 @@ def test_twin_of_odd_networks(make, stand_ins):
     twin = fast_twin(model)
     assert [type(layer).__name__ for layer in twin.layers if type(layer).__name__.startswith("_")] == stand_ins
     rng = np.random.default_rng(1)
-    chunks, labels = rng.normal(size=(6, *model.input_shape[1:])).astype("float32"), np.eye(3, dtype="float32")[[0, 1, 2] * 2]
+    chunks = rng.normal(size=(6, *model.input_shape[1:])).astype("float32")
+    labels = np.eye(3, dtype="float32")[[0, 1, 2] * 2]
     assert np.abs(model.predict(chunks, verbose=0) - twin.predict(chunks, verbose=0)).max() < 1e-6
     start, ends = model.get_weights(), []
     for network in (model, twin):
@@ -99,7 +102,7 @@ def test_twin_of_odd_networks(make, stand_ins):
 
 
 def test_dropout_of_the_twin():
-    """Each value is kept with probability 1 - rate, independent of its neighbours and of other steps, and scaled."""
+    """A value is kept with probability 1 - rate, independently of its neighbours and of other steps, and scaled."""
     import keras
 
     from genre_study.network.fast import fast_twin

@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -111,23 +110,6 @@ def test_two_backends_predict_the_same(tmp_path):
                        timeout=400, env=os.environ | {"KERAS_BACKEND": backend})
         found[backend] = np.load(file)
     assert np.abs(found["jax"] - found["torch"]).max() < 1e-5
-
-
-def test_fixed_values_are_the_descriptors():
-    from genre_study.network.descriptors import GROUPS, describe_track
-    from genre_study.network.frozen import fixed_values
-    from genre_study.network.study_cnn import study_cnn
-
-    tracks = {f"song{k}": sound[:, :, 0].T for k, sound in enumerate(sounds(2, 200, seed=2))}
-    store = SimpleNamespace(frames=lambda name, start=0, stop=None: tracks[name][start:stop], unit="db", silence=-100.0,
-                            spec=SimpleNamespace(n_mels=128))
-    chunks = pd.DataFrame({"track_id": ["song0", "song1"], "genre": ["a", "b"], "start_frame": [3, 6], "n_frames": 150})
-    values = fixed_values(study_cnn((128, 150, 1), 2), store, chunks)
-    rows = [describe_track(tracks[name][start:start + 150].T) for name, start in zip(chunks.track_id, chunks.start_frame)]
-    names = [name for group in GROUPS for name in rows[0] if name.startswith(f"{group}/")]
-    plain = np.stack([np.concatenate([row[name][int(name == "timbre/cepstrum_mean"):] for name in names]) for row in rows])
-    assert values.shape == plain.shape
-    assert np.abs(values - plain).max() < 5e-3
 
 
 def test_audio_and_pictures_agree(bundle, gtzan):

@@ -1,4 +1,4 @@
-"""Training: repeatable, killed at any moment and continued, and with every option."""
+"""Training: repeatable, continued after a kill at any moment, and with every option."""
 import json
 import os
 import random
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,9 @@ from genre_study.network.checkpoint import CHECKPOINT, Recorder, load_checkpoint
 from genre_study.train import RECIPES, TrainSpec, train
 
 HERE = Path(__file__).parent
-EVERYTHING = {"batch_size": 16, "learning_rate": 5e-3, "optimizer": "adamw", "weight_decay": 1e-3, "schedule": "one_cycle",
-              "label_smoothing": 0.1, "mixup_alpha": 0.4, "time_mask": 8, "band_mask": 3, "ema_momentum": 0.9,
-              "monitor": "val_accuracy", "scaling": "band"}
+EVERYTHING = {"batch_size": 16, "learning_rate": 5e-3, "optimizer": "adamw", "weight_decay": 1e-3,
+              "schedule": "one_cycle", "label_smoothing": 0.1, "mixup_alpha": 0.4, "time_mask": 8, "band_mask": 3,
+              "ema_momentum": 0.9, "monitor": "val_accuracy", "scaling": "band"}
 PLAIN = {"batch_size": 16, "learning_rate": 5e-3}
 
 
@@ -78,7 +77,8 @@ def killed_and_continued(options, folder, kills, seed):
     assert cut_off
     assert 0 < checkpoint_epochs(folder)
     assert same(run(TrainSpec(**spec), run_dir=folder), expected)
-    assert [entry.name for entry in folder.glob("*.npz") if not entry.name.startswith(".")] == [CHECKPOINT]  # hidden: drafts
+    drafts = {entry.name for entry in folder.glob(".*.npz")}
+    assert {entry.name for entry in folder.glob("*.npz")} - drafts == {CHECKPOINT}
 
 
 def checkpoint_epochs(folder):
@@ -92,15 +92,9 @@ def test_killed_training_continues_as_if_undisturbed(options, tmp_path):
     killed_and_continued(options, tmp_path, kills=2, seed=0)
 
 
-def test_experts_go_on_after_a_cut_as_if_undisturbed(tmp_path, monkeypatch):
-    """The study's network with its recipe; its fixed layers are computed again, or found, and the epochs go on."""
-    rng = np.random.default_rng(0)
-    high = np.arange(128) > 64
-    frames = {f"track{k}": (rng.normal(0, 1, (140, 128)) + 3 * (k % 3) * high).astype("float16") for k in range(12)}
-    store = SimpleNamespace(frames=lambda name, start=0, stop=None: frames[name][start:stop], unit="relative", silence=0.0,
-                            spec=SimpleNamespace(n_mels=128))
-    chunks = pd.DataFrame([{"track_id": name, "genre": "abc"[k % 3], "start_frame": start, "n_frames": 130,
-                            "split": "train" if k < 9 else "valid"} for k, name in enumerate(frames) for start in (0, 5)])
+def test_heads_go_on_after_a_cut_as_if_undisturbed(tmp_path, monkeypatch):
+    """The study's network with its recipe: the values of its frozen layers are found again, and the epochs go on."""
+    store, chunks = small_store(n_tracks=12, n_mels=128, n_frames=140, chunk_frames=130, hop=5)
     spec = TrainSpec(**RECIPES["study_cnn"] | {"epochs": 6, "batch_size": 6})
 
     def trained(**options):
@@ -122,8 +116,8 @@ def test_experts_go_on_after_a_cut_as_if_undisturbed(tmp_path, monkeypatch):
     assert len(list((tmp_path / "values").iterdir())) == 1
 
 
-def test_leftover_of_a_kill_while_writing_is_ignored(tmp_path):
-    """A half-written checkpoint lies under another name and is never read."""
+def test_half_written_checkpoint_is_ignored(tmp_path):
+    """A kill while writing leaves it under another name, which is never read."""
     (tmp_path / ".0123456789abcdef.part.npz").write_bytes(b"PK\x03\x04 half")
     spec = TrainSpec(epochs=2, **PLAIN)
     assert same(run(spec, run_dir=tmp_path), run(spec))
@@ -136,7 +130,7 @@ def test_checkpoint_of_something_else_is_refused(tmp_path):
 
 
 def test_best_weights_are_those_of_the_best_epoch():
-    """The weights at the end give the validation loss of the best epoch, which is not the last one here."""
+    """The final weights give the validation loss of the best epoch, which is not the last one here."""
     from genre_study.feed import read_chunks
 
     store, chunks = small_store()
@@ -149,12 +143,12 @@ def test_best_weights_are_those_of_the_best_epoch():
     np.testing.assert_allclose(-np.log(np.clip(truth, 1e-7, 1)).mean(), history["val_loss"].min(), rtol=1e-4)
 
 
-def test_history_does_not_depend_on_memory_when_all_fits():
+def test_history_does_not_depend_on_memory_if_all_fits():
     spec = TrainSpec(epochs=2, **PLAIN)
     assert same(run(spec, memory_mb=50), run(spec, memory_mb=5000))
 
 
-def test_wrong_calls_say_what_is_wrong():
+def test_errors_of_wrong_calls():
     store, chunks = small_store()
     model = build_network("quick_cnn", (16, 40, 1), 4, seed=1)
     with pytest.raises(ValueError, match="4 outputs; the chunks have 3 genres"):

@@ -1,0 +1,303 @@
+"""Networks learn from the training side alone; seeds, scaling, mixup and checkpoints do what they say."""
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from backend_probe import small_store
+
+from genre_study.feed import ChunkFeed, read_chunks
+from genre_study.model import NETWORKS, build_network
+from genre_study.network.checkpoint import load_checkpoint
+from genre_study.network.frozen import ValueFeed, frozen_values
+from genre_study.train import RECIPES, TrainSpec, learned_from, train
+
+SMALL = {  # network: shape, options and choices that train in a second or two
+    "fourteen_layer_cnn": ((96, 94, 1), {"filters": (4, 6, 8, 6, 4)}, {"epochs": 2, "batch_size": 8}),
+    "quick_cnn": ((16, 40, 1), {"filters": 8}, {"epochs": 4, "batch_size": 16, "learning_rate": 5e-3}),
+    "study_cnn": ((128, 130, 1), {"groups": ("timbre", "correlation"), "width": 8},
+                  RECIPES["study_cnn"] | {"epochs": 3, "batch_size": 6}),
+}
+
+
+def corpus(shape):
+    """A store in memory with its frames, and chunks of nine training, six validation and nine test tracks."""
+    store, chunks = small_store(n_mels=shape[0], n_frames=shape[1] + 21, chunk_frames=shape[1])
+    place = chunks["track_id"].str[-3:].astype(int)
+    chunks["split"] = np.select([place < 9, place < 15], ["train", "valid"], "test")
+    return store, {name: store.frames(name) for name in chunks["track_id"].unique()}, chunks
+
+
+def with_frames(store, frames):
+    """The same store with other frames."""
+    return SimpleNamespace(**vars(store) | {"frames": lambda name, start=0, stop=None: frames[name][start:stop]})
+
+
+def trained(name, store, chunks, seed=0, network_seed=1, spec=None, **rest):
+    """Train a small network; its history without seconds, and its weights."""
+    shape, options, choices = SMALL[name]
+    model = build_network(name, shape, 3, seed=network_seed, **options)
+    history = train(model, store, chunks, spec or TrainSpec(seed=seed, **choices), progress=False, **rest)
+    return history.drop(columns="seconds"), model.get_weights()
+
+
+def same(one, other):
+    """Tell whether histories and weights are equal to the last bit."""
+    return one[0].equals(other[0]) and all(np.array_equal(a, b) for a, b in zip(one[1], other[1], strict=True))
+
+
+def other_labels(store, frames, chunks):
+    """Every test track gets the label of another genre."""
+    test = chunks["split"] == "test"
+    return store, chunks.assign(genre=chunks["genre"].where(~test, chunks["genre"].map(dict(zip("abc", "bca")))))
+
+
+def other_frames(store, frames, chunks):
+    """Every test track becomes noise."""
+    rng, test = np.random.default_rng(9), set(chunks["track_id"][chunks["split"] == "test"])
+    noise = {name: rng.normal(-30, 20, one.shape).astype("float16") if name in test else one
+             for name, one in frames.items()}
+    return with_frames(store, noise), chunks
+
+
+def no_test_rows(store, frames, chunks):
+    """The table has no test rows at all."""
+    return store, chunks[chunks["split"] != "test"]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_test_side_has_no_part_in_training(name, tmp_path):
+    """Neither weights nor curves know it: not in plain training, with a checkpoint, or with values that are kept."""
+    store, frames, chunks = corpus(SMALL[name][0])
+    expected = trained(name, store, chunks)
+    for place, change in enumerate((other_labels, other_frames, no_test_rows)):
+        kept = {"run_dir": tmp_path / "run", "values_dir": tmp_path / "values"} if place == 0 else {}
+        assert same(trained(name, *change(store, frames, chunks), **kept), expected), change.__doc__
+    checkpoint, _ = load_checkpoint(tmp_path / "run" / "checkpoint.npz")
+    assert [row["loss"] for row in checkpoint["rows"]] == list(expected[0]["loss"])
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_validation_side_chooses_the_epoch_and_teaches_nothing(name):
+    """With other validation labels the training curves are the same, and the validation curves are not."""
+    store, _, chunks = corpus(SMALL[name][0])
+    expected = trained(name, store, chunks)[0]
+    valid = chunks["split"] == "valid"
+    relabelled = chunks.assign(genre=chunks["genre"].where(~valid, chunks["genre"].map(dict(zip("abc", "bca")))))
+    found = trained(name, store, relabelled)[0]
+    assert found[["loss", "accuracy"]].equals(expected[["loss", "accuracy"]])
+    assert not np.isclose(found["val_loss"], expected["val_loss"]).any()
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+def test_epoch_is_chosen_on_the_validation_side_alone(monitor):
+    """Test labels that favour the last epoch, or the first, change nothing."""
+    store, _, chunks = corpus((16, 40, 1))
+    spec = TrainSpec(epochs=6, batch_size=16, learning_rate=0.1, monitor=monitor)
+    expected = trained("quick_cnn", store, chunks, spec=spec)
+    for genre in "abc":
+        one_genre = chunks.assign(genre=chunks["genre"].where(chunks["split"] != "test", genre))
+        assert same(trained("quick_cnn", store, one_genre, spec=spec), expected)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_training_label_counts(name):
+    """The opposite check: another label of one training track changes the weights."""
+    store, _, chunks = corpus(SMALL[name][0])
+    one = chunks.assign(genre=chunks["genre"].where(chunks["track_id"] != "track004", "a"))
+    assert not same(trained(name, store, one), trained(name, store, chunks))
+
+
+def distance(one, other):
+    """Largest difference between the weights of two trainings."""
+    return max(np.abs(a - b).max() for a, b in zip(one[1], other[1], strict=True))
+
+
+def test_a_seed_changes_weights_order_and_dropout_each_by_itself():
+    store, _, chunks = corpus((16, 40, 1))
+    whole, small = {"epochs": 3, "batch_size": 200}, {"epochs": 3, "batch_size": 8}
+
+    def end(network_seed, seed, dropout, choices):
+        model = build_network("quick_cnn", (16, 40, 1), 3, seed=network_seed, filters=8, dropout=dropout)
+        train(model, store, chunks, TrainSpec(seed=seed, learning_rate=5e-3, **choices), progress=False)
+        return None, model.get_weights()
+
+    plain = end(1, 0, 0.0, whole)
+    assert distance(plain, end(1, 7, 0.0, whole)) < 1e-3, "one batch, no dropout: a seed has nothing to change"
+    assert distance(plain, end(2, 0, 0.0, whole)) > 0.1, "first weights"
+    assert distance(end(1, 0, 0.5, whole), end(1, 7, 0.5, whole)) > 1e-2, "dropout"
+    assert distance(end(1, 0, 0.0, small), end(1, 7, 0.0, small)) > 1e-2, "order"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mixup_blends_labels_as_it_blends_chunks(seed):
+    """Each genre is one level, so a blended chunk tells the shares of its labels."""
+    names = [f"track{place}" for place in range(20)]
+    frames = {name: np.full((40, 8), place % 2, "float16") for place, name in enumerate(names)}
+    store = SimpleNamespace(frames=frames.get, unit="relative", silence=0.0, spec=SimpleNamespace(n_mels=8))
+    chunks = pd.DataFrame({"track_id": names, "genre": ["a", "b"] * 10, "start_frame": 0, "n_frames": 40})
+    feed = ChunkFeed(store, chunks, "ab", batch_size=20, seed=seed, scaling="none", mixup_alpha=1.0)
+    values = ValueFeed(np.tile([[0.0], [1.0]], (10, 5)), np.eye(2)[[0, 1] * 10], 3, 20, seed=seed, mixup_alpha=1.0)
+    for seen, labels in (feed[0], (values[0][0], values[0][1][:, 1])):
+        share = seen.reshape(20, -1)
+        np.testing.assert_allclose(labels[:, 1], share[:, 0], atol=1e-6)
+        np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
+        assert ((share > 0.02) & (share < 0.98)).any()
+
+
+@pytest.mark.parametrize("scaling, axis", [("track", None), ("band", 0)])
+def test_a_chunk_is_scaled_by_its_track(scaling, axis):
+    """A quiet beginning stays quiet, whatever else is in the batch; bands keep their order, the lowest first."""
+    rng = np.random.default_rng(0)
+    frames = {name: rng.normal(-60, 5, (200, 16)) + 10 * place + 20 * (np.arange(200)[:, None] > 99)
+              for place, name in enumerate("ab")}
+    frames = {name: one.astype("float16") for name, one in frames.items()}
+    store = SimpleNamespace(frames=frames.get, unit="db", silence=-100.0, spec=SimpleNamespace(n_mels=16))
+    chunks = pd.DataFrame({"track_id": ["a", "b", "a"], "start_frame": [0, 0, 120], "n_frames": 40})
+    found = read_chunks(store, chunks, scaling)
+    for chunk, (name, start) in zip(found, [("a", 0), ("b", 0), ("a", 120)]):
+        whole = frames[name].astype("float64")
+        expected = (whole[start:start + 40] - whole.mean(axis)) / whole.std(axis)
+        np.testing.assert_allclose(chunk[:, :, 0], expected.T, atol=1e-4)
+    assert found[0].mean() < -0.5 and found[2].mean() > 0.5
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_bands_upside_down_change_the_answer(name):
+    store, _, chunks = corpus(SMALL[name][0])
+    shape, options, choices = SMALL[name]
+    model = build_network(name, shape, 3, seed=1, **options)
+    train(model, store, chunks, TrainSpec(**choices), progress=False)
+    upright = read_chunks(store, chunks[:12])
+    assert np.abs(model.predict(upright, verbose=0) - model.predict(upright[:, ::-1], verbose=0)).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["quick_cnn", "study_cnn"])
+@pytest.mark.parametrize("replaced", ["track000", "track010"], ids=["train", "valid"])
+def test_checkpoint_of_other_audio_is_refused(name, replaced, tmp_path):
+    """The same names and lengths: with another sound of one track, old weights are neither returned nor continued."""
+    store, frames, chunks = corpus(SMALL[name][0])
+    keep = {"run_dir": tmp_path / "run", "values_dir": tmp_path / "values"}
+    old = trained(name, store, chunks, **keep)
+    assert same(trained(name, store, chunks, **keep), old)
+    swapped = with_frames(store, frames | {replaced: frames[replaced][::-1]})
+    with pytest.raises(ValueError, match="other frames"):
+        trained(name, swapped, chunks, **keep)
+    new = trained(name, swapped, chunks, values_dir=tmp_path / "values")
+    assert same(new, trained(name, swapped, chunks, values_dir=tmp_path / "fresh"))
+    assert not new[0].equals(old[0])
+
+
+def test_two_tracks_that_change_places_are_noticed(tmp_path):
+    """Of equal length, and with the same content in all."""
+    store, frames, chunks = corpus((16, 40, 1))
+    trained("quick_cnn", store, chunks, run_dir=tmp_path)
+    swapped = with_frames(store, frames | {"track000": frames["track001"], "track001": frames["track000"]})
+    with pytest.raises(ValueError, match="other frames"):
+        trained("quick_cnn", swapped, chunks, run_dir=tmp_path)
+
+
+def test_frozen_values_are_those_of_each_chunk():
+    """In the order of the table, whatever the batches: what the layer "descriptors" gives for the chunk alone."""
+    import keras
+
+    store, _, chunks = corpus((128, 130, 1))
+    model = build_network("study_cnn", (128, 130, 1), 3, seed=0, groups=("gabor_log", "dynamics"))
+    few = chunks.sample(7, random_state=0)
+    alone = keras.Model(model.input, model.get_layer("descriptors").output)
+    expected = np.concatenate([alone.predict(read_chunks(store, few[k:k + 1]), verbose=0) for k in range(7)])
+    np.testing.assert_allclose(frozen_values(model, store, few, batch_size=3), expected, atol=1e-3)
+
+
+def test_learned_from_tells_runs_apart():
+    store, frames, chunks = corpus((16, 40, 1))
+    said = learned_from(chunks)
+    assert {side: one["n_tracks"] for side, one in said.items()} == {"train": 9, "valid": 6, "test": 9}
+    assert learned_from(chunks.sample(frac=1, random_state=0)) == said
+    assert learned_from(chunks.drop_duplicates("track_id")) == said
+    relabelled = learned_from(other_labels(store, frames, chunks)[1])
+    moved = learned_from(chunks.assign(split=chunks["split"].where(chunks["track_id"] != "track020", "train")))
+    changed = {name: [(side, key) for side in said for key in said[side] if said[side][key] != other[side][key]]
+               for name, other in (("relabelled", relabelled), ("moved", moved))}
+    assert changed["relabelled"] == [("test", "labels")]
+    assert changed["moved"] == [(side, key) for side in ("test", "train") for key in ("n_tracks", "tracks", "labels")]
+
+
+NETS = """
+import keras
+from keras import layers
+
+def sequential(input_shape, n_genres, width=4):
+    return keras.Sequential([layers.Conv2D(width, 5, activation="relu"), layers.GlobalMaxPooling2D(),
+                             layers.Dense(n_genres, activation="softmax")])
+
+def functional(input_shape, n_genres):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, layers.Dense(n_genres, activation="softmax")(layers.Flatten()(inputs)))
+"""
+
+
+@pytest.mark.parametrize("place", ["nets.py:sequential", "nets.py:functional", "nets_for_a_test:sequential"])
+def test_own_network_is_trained_saved_and_opened(place, tmp_path, monkeypatch):
+    """Named by a file or a module; with callbacks of Keras' own and of the reader's."""
+    import keras
+
+    from genre_study.predict.safe_loading import load_network
+
+    (tmp_path / "nets.py").write_text(NETS)
+    (tmp_path / "nets_for_a_test.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    store, _, chunks = corpus((16, 40, 1))
+    model = build_network(place, (16, 40, 1), 3, seed=0)
+    seen = []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs["val_loss"]))
+    history = train(model, store, chunks, TrainSpec(epochs=3, batch_size=8), progress=False,
+                    callbacks=[note, keras.callbacks.TerminateOnNaN()])
+    np.testing.assert_allclose(seen, history["val_loss"])
+    model.save("model.keras")
+    few = read_chunks(store, chunks[:5])
+    opened = load_network("model.keras")
+    np.testing.assert_allclose(opened.predict(few, verbose=0), model.predict(few, verbose=0), atol=1e-6)
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    import keras
+
+    store, _, chunks = corpus((16, 40, 1))
+    stop = keras.callbacks.EarlyStopping(monitor="loss", baseline=0.0, patience=2)
+    history, weights = trained("quick_cnn", store, chunks, spec=TrainSpec(epochs=30, batch_size=16), callbacks=[stop])
+    assert len(history) == 2
+    assert same((history, weights), trained("quick_cnn", store, chunks, spec=TrainSpec(epochs=2, batch_size=16)))
+
+
+SHAPES = """
+import json, sys
+import genre_study
+import numpy as np
+from genre_study.model import NETWORKS, build_network
+from genre_study.network.fast import fast_twin
+found = {}
+for name in NETWORKS:
+    model = build_network(name, (128, 130, 1), 3, seed=1, **({"filters": (4, 4)} if name == "study_cnn" else {}))
+    chunks = np.random.default_rng(0).normal(size=(2, 128, 130, 1)).astype("float32")
+    answer = [network.predict(chunks, verbose=0).round(5).tolist() for network in (model, fast_twin(model))]
+    found[name] = [model.count_params(), [list(layer.output.shape) for layer in model.layers], answer]
+print(json.dumps(found))
+"""
+
+
+def test_image_format_in_keras_json_changes_no_network(tmp_path):
+    """`channels_first` is a setting for the reader's own networks; ours say where their channels are."""
+    found = []
+    for image_format in ("channels_last", "channels_first"):
+        (tmp_path / "keras.json").write_text(json.dumps({"image_data_format": image_format, "backend": "jax"}))
+        run = subprocess.run([sys.executable, "-c", SHAPES], env=os.environ | {"KERAS_HOME": str(tmp_path)}, check=True,
+                             capture_output=True, text=True, timeout=300)
+        found.append(json.loads(run.stdout.splitlines()[-1]))
+    assert found[0] == found[1]
+    assert found[0]["fourteen_layer_cnn"][0] > 200_000
