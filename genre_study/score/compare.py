@@ -5,56 +5,55 @@
 # %% auto #0
 __all__ = ['compare_runs', 'pooled_accuracy', 'accuracy_gap']
 
-# %% ../../nbs/score/compare.ipynb #d93bd1f2
+# %% ../../nbs/score/compare.ipynb #1e4d4d81
 import numpy as np
 
-from ..evaluate import _artists, _with_truth, bootstrap_interval
-from ..split import _some
+from ..core.names import first_few
+from ..evaluate import match_predictions, track_intervals
 
-# %% ../../nbs/score/compare.ipynb #fac19d34
-def _in_order_of(first, second):
-    "The rows of `second` in the order of `first`; both must be song vectors of the same tracks."
+# %% ../../nbs/score/compare.ipynb #66e78957
+def _check_pair(first, second):
+    """Raise unless both tables are song vectors of the same tracks."""
     for name, table in (("first", first), ("second", second)):
         if "start_s" in table:
             raise ValueError(f"{name} has a row a chunk; compare song vectors, see song_vectors")
     differ = set(first.track_id) ^ set(second.track_id)
     if differ:
-        raise ValueError(f"{len(differ)} tracks were predicted by one run only: {_some(sorted(differ))}")
-    return second.set_index("track_id").reindex(first.track_id).reset_index()
+        raise ValueError(f"{len(differ)} tracks were predicted by one run only: {first_few(sorted(differ))}")
 
 
 def _mcnemar(only_first, only_second):
-    "Exact two-sided p-value, from the numbers of tracks that only one of the two runs has right."
+    """Exact two-sided p-value, from the numbers of tracks that only one of the two runs has right."""
     from scipy.stats import binomtest
 
     n = only_first + only_second
     return float(binomtest(only_second, n).pvalue) if n else 1.0
 
-# %% ../../nbs/score/compare.ipynb #50e8bdd5
+
 def _ratio(counts):
-    "First count over the second, for each resample."
+    """First count over the second, for each resample."""
     return counts[:, 0] / counts[:, 1]
 
 # %% ../../nbs/score/compare.ipynb #a4e5565e
 def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
-    """Difference in song accuracy of two runs on the same tracks.
+    """Compare the song accuracy of two runs on the same tracks.
 
     Parameters
     ----------
     first, second : pandas.DataFrame
         Song vectors of the two runs, of the same tracks in any order.
     tracks : pandas.DataFrame
-        `track_id`, `genre`, perhaps `artist`.
+        `track_id`, `genre`, and `artist` if known.
     genres : sequence of str
         Sorted names of the genres.
-    seed : int
-    n_resamples : int
+    seed, n_resamples : int
+        Of the bootstrap.
 
     Returns
     -------
     dict
         n, accuracy_first, accuracy_second, difference (second minus first), difference_ci95 (paired bootstrap over
-        tracks), difference_ci95_artists (with artists), only_first_right, only_second_right, mcnemar_p (exact,
+        tracks), difference_ci95_artists (if artists are known), only_first_right, only_second_right, mcnemar_p (exact,
         two-sided).
 
     Raises
@@ -66,55 +65,45 @@ def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
     ----------
     .. [1] Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
        Psychometrika 12, 1947; the exact form is the binomial test of the discordant pairs.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> tracks = pd.DataFrame({"track_id": ["a", "b", "c"], "genre": ["jazz", "jazz", "pop"]})
+    >>> first = pd.DataFrame({"track_id": ["a", "b", "c"], "jazz": [0.9, 0.4, 0.2], "pop": [0.1, 0.6, 0.8]})
+    >>> second = first.assign(jazz=[0.9, 0.7, 0.3], pop=[0.1, 0.3, 0.7])
+    >>> both = compare_runs(first, second, tracks, ["jazz", "pop"])
+    >>> round(both["difference"], 3), both["only_second_right"], both["mcnemar_p"]
+    (0.333, 1, 1.0)
     """
-    second = _in_order_of(first, second)
-    truth, probability, where = _with_truth(first, tracks, genres)
-    right = probability.argmax(axis=1) == truth
-    other = _with_truth(second, tracks, genres)[1].argmax(axis=1) == truth
-    gain = other.astype(int) - right.astype(int)
-    counts = np.column_stack([gain, np.ones(len(gain))])
-
-    def interval(group=None):
-        return list(bootstrap_interval(counts, _ratio, group, n_resamples, seed=seed))
-
+    _check_pair(first, second)
+    right, other = (_right_by_track([table], tracks, genres) for table in (first, second))
+    gain, n = other[:, 0] - right[:, 0], right[:, 1].sum()
     lost, won = int((gain < 0).sum()), int((gain > 0).sum())
     result = {
-        "n": len(gain),
-        "accuracy_first": float(right.mean()),
-        "accuracy_second": float(other.mean()),
-        "difference": float(gain.mean()),
-        "difference_ci95": interval(),
+        "n": int(n),
+        "accuracy_first": float(right[:, 0].sum() / n),
+        "accuracy_second": float(other[:, 0].sum() / n),
+        "difference": float(gain.sum() / n),
         "only_first_right": lost,
         "only_second_right": won,
         "mcnemar_p": _mcnemar(lost, won),
     }
-    artists = _artists(tracks)
-    if artists is not None:
-        result["difference_ci95_artists"] = interval(artists[where])
-    return result
+    counts = np.column_stack([gain, right[:, 1]])
+    return result | track_intervals("difference", counts, _ratio, tracks, n_resamples=n_resamples, seed=seed)
 
-# %% ../../nbs/score/compare.ipynb #8297050f
+
 def _right_by_track(tables, tracks, genres):
-    "Right answers and answers for each row of `tracks`, over all tables of predictions; shape (n_tracks, 2)."
+    """Right answers and answers for each row of `tracks`, over all tables of predictions; shape (n_tracks, 2)."""
     counts = np.zeros((len(tracks), 2))
     for table in tables:
-        truth, probability, where = _with_truth(table, tracks, genres)
+        truth, probability, where = match_predictions(table, tracks, genres)
         np.add.at(counts, where, np.column_stack([probability.argmax(axis=1) == truth, np.ones(len(truth))]))
     return counts
 
-
-def _intervals(name, counts, statistic, tracks, options):
-    "Interval over tracks, and over artists where they are known, of the tracks that were predicted at all."
-    used = counts.sum(axis=1) > 0
-    found = {f"{name}_ci95": list(bootstrap_interval(counts[used], statistic, **options))}
-    artists = _artists(tracks)
-    if artists is not None:
-        found[f"{name}_ci95_artists"] = list(bootstrap_interval(counts[used], statistic, artists[used], **options))
-    return found
-
 # %% ../../nbs/score/compare.ipynb #27767a8f
 def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000):
-    """Accuracy of several runs taken together, with intervals that draw whole tracks.
+    """Compute the accuracy of several runs taken together, with intervals that draw whole tracks.
 
     Parameters
     ----------
@@ -126,17 +115,17 @@ def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000):
     Returns
     -------
     dict
-        n (answers), n_tracks, accuracy, accuracy_ci95, and with artists accuracy_ci95_artists.
+        n (answers), n_tracks, accuracy, accuracy_ci95, and accuracy_ci95_artists if artists are known.
     """
     counts = _right_by_track(tables, tracks, genres)
     right, n = counts.sum(axis=0)
     result = {"n": int(n), "n_tracks": int((counts[:, 1] > 0).sum()), "accuracy": float(right / n)}
-    options = {"seed": seed, "n_resamples": n_resamples}
-    return result | _intervals("accuracy", counts, _ratio, tracks, options)
+    options = {"share": True, "seed": seed, "n_resamples": n_resamples}
+    return result | track_intervals("accuracy", counts, _ratio, tracks, **options)
 
 # %% ../../nbs/score/compare.ipynb #ce87acb1
 def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000):
-    """Accuracy of some predictions minus that of others, which may be of other tracks.
+    """Compute the accuracy of some predictions minus that of others, which may be of other tracks.
 
     Parameters
     ----------
@@ -148,8 +137,8 @@ def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000)
     Returns
     -------
     dict
-        difference, difference_ci95, and with artists difference_ci95_artists. A track that is on both sides is drawn
-        with all its answers.
+        difference, difference_ci95, and difference_ci95_artists if artists are known. A track that is on both sides is
+        drawn with all its answers.
     """
     counts = np.hstack([_right_by_track(part, tracks, genres) for part in (tables, other_tables)])
 
@@ -157,4 +146,4 @@ def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000)
         return c[:, 0] / np.maximum(c[:, 1], 1) - c[:, 2] / np.maximum(c[:, 3], 1)
 
     result = {"difference": float(gap(counts.sum(axis=0, keepdims=True))[0])}
-    return result | _intervals("difference", counts, gap, tracks, {"seed": seed, "n_resamples": n_resamples})
+    return result | track_intervals("difference", counts, gap, tracks, n_resamples=n_resamples, seed=seed)
