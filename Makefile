@@ -14,7 +14,7 @@ help:
 	@echo "make reproduce   the study on the synthetic corpus, to $(RUN)"
 	@echo "make test        every check and test"
 	@echo "make torture     the long tests of faults and hostile input"
-	@echo "make reports     the pages under reports/"
+	@echo "make reports     the site: reports, chapters and API, to docs/_build/html"
 	@echo "make speed       the benchmark, to reports/speed"
 	@echo "make readme      README.md from nbs/index.ipynb"
 	@echo "make wheels      which systems have wheels of all packages, to reports/machines/wheels.csv"
@@ -30,7 +30,7 @@ help:
 	@touch $@
 
 .venv/dev: .venv/base
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,torch,dask,app]'
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,docs,torch,dask,app]'
 	@touch $@
 
 reproduce: .venv/base
@@ -49,7 +49,8 @@ readme: .venv/dev
 	$(BIN)/python tests/make_readme.py README.md
 
 reports: .venv/dev
-	$(BIN)/python -m genre_study.site.report
+	$(BIN)/sphinx-build -qE -c docs . docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
 
 wheels: .venv/base
 	$(BIN)/pip install -q -c constraints.txt uv

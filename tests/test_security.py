@@ -102,8 +102,6 @@ EXPLAINED = {
     ("B603", "predict/source.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
     ("B404", "predict/export.py"): "ONNX is written by Keras on PyTorch, in a process of its own",
     ("B603", "predict/export.py"): "a list without a shell: this Python, a program of five lines, and names of our own temporary files",
-    ("B704", "site/render.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
-    ("B704", "site/report.py"): "what is marked as safe went through the page's own escaping (tests/test_report.py)",
     ("B311", "store.py"): "random order of work, nothing secret",
 }
 
