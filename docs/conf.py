@@ -4,6 +4,7 @@ The source directory is the root of the repository, so that the links between no
 """
 import base64
 import hashlib
+import html
 import importlib
 import inspect
 import json
@@ -16,10 +17,12 @@ import furo
 import nbformat
 import yaml
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from jinja2 import Environment, FileSystemLoader
 from sphinx import addnodes
 from sphinx.errors import SphinxError
+from sphinx.util.logging import getLogger
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -242,8 +245,12 @@ POLICY = policy()
 
 
 def formula(tex, as_block):
-    """Write a formula as MathML, which browsers draw without a script."""
-    return tex2mathml(tex, as_block=as_block)
+    """Write a formula as MathML, which browsers draw without a script; as code if it has a command that MathML lacks."""
+    try:
+        return tex2mathml(tex, as_block=as_block)
+    except MathError as error:
+        getLogger(__name__).warning("formula %r: %s", tex, error)
+        return f"<code>{html.escape(tex)}</code>"
 
 
 def visit_formula(as_block):
