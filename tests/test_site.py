@@ -93,7 +93,7 @@ def test_every_link_leads_somewhere_and_nothing_is_loaded_from_elsewhere(pages):
             if re.match("https?:|mailto:|data:", address):
                 assert tag == "a" or address.startswith("data:"), f"{path.name} loads {address}"
                 continue
-            target = Path(os.path.normpath(path.parent / unquote(place))) if place else path
+            target = Path(os.path.normpath(path.parent / unquote(place.partition("?")[0]))) if place else path
             if not target.exists() or (anchor and target in parsed and unquote(anchor) not in parsed[target].ids):
                 dead.append((path.name, address))
     assert len(parsed) > 100 and set(dead) <= {("tried.html", "x")}, "the picture of the attack is not there"
@@ -215,7 +215,7 @@ def test_wide_output_scrolls_inside(site, browser, pixels):
         "let box = table; const inside = b => b.scrollWidth > b.clientWidth && getComputedStyle(b).overflowX != 'visible';"
         "while (!inside(box)) box = box.parentElement;"
         "return [document.documentElement.scrollWidth, box.scrollWidth, box.clientWidth]")
-    assert outer == pixels and inner > place
+    assert outer <= pixels and inner > place
 
 
 @needs_chromium
