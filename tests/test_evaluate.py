@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from genre_study.evaluate import bootstrap_interval, check_predictions, evaluate, predict_chunks, song_vectors
+from genre_study.evaluate import (
+    bootstrap_interval,
+    check_predictions,
+    evaluate,
+    output_genres,
+    predict_chunks,
+    song_vectors,
+    wilson_interval,
+)
 from genre_study.score.calibrate import (
     apply_temperature,
     expected_calibration_error,
@@ -17,7 +25,7 @@ from genre_study.score.calibrate import (
     negative_log_likelihood,
     reliability_curve,
 )
-from genre_study.score.compare import compare_runs
+from genre_study.score.compare import accuracy_gap, compare_runs, pooled_accuracy
 
 GENRES = ["blues", "jazz", "metal", "pop"]
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -289,7 +297,8 @@ def test_all_right_or_none_is_no_certainty(n, right):
         wilson = stats.binomtest(units * right, units).proportion_ci(method="wilson")
         np.testing.assert_allclose(result[key], wilson, atol=1e-6)
     chunks = pd.concat([songs.assign(start_s=start_s) for start_s in (0.0, 1.5)])
-    assert evaluate(chunks, tracks, ["jazz", "pop"])["accuracy_ci95"] == result["accuracy_ci95"]  # a track is one answer
+    of_chunks = evaluate(chunks, tracks, ["jazz", "pop"])
+    assert of_chunks["accuracy_ci95"] == result["accuracy_ci95"]  # a track is one answer
 
 
 @pytest.mark.parametrize("artist", ["", " ", None, np.nan])
@@ -297,3 +306,147 @@ def test_artists_without_a_name_are_no_artists(artist):
     tracks, chunks = made_up(20, seed=2)
     plain = evaluate(song_vectors(chunks), tracks.drop(columns="artist", errors="ignore"), GENRES)
     assert evaluate(song_vectors(chunks), tracks.assign(artist=artist), GENRES) == plain
+
+
+@quick
+@given(st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_rows_may_come_in_any_order(seed, random):
+    """Artists belong to tracks by name, not by the place of a row; so does everything else."""
+    tracks, chunks = made_up(30, 2, seed=seed, n_artists=8)
+    songs, order = song_vectors(chunks), list(range(30))
+    random.shuffle(order)
+    for table in (chunks, songs):
+        one = evaluate(table, tracks, GENRES, n_resamples=100)
+        assert evaluate(table.sample(frac=1, random_state=seed), tracks.iloc[order], GENRES, n_resamples=100) == one
+    other = song_vectors(made_up(30, 2, skill=2.0, seed=seed, n_artists=8)[1])
+    both = compare_runs(songs, other, tracks, GENRES, n_resamples=100)
+    assert compare_runs(songs.iloc[order], other, tracks.iloc[order[::-1]], GENRES, n_resamples=100) == both
+
+
+def test_artist_interval_against_a_loop_over_names():
+    """Predictions in another order than the tracks, and a third of the tracks untested."""
+    tracks, chunks = made_up(90, seed=7, n_artists=12)
+    songs = song_vectors(chunks).sample(60, random_state=3)
+    right = dict(zip(songs.track_id, songs[GENRES].idxmax(axis=1)))
+    truth, artist = (dict(zip(tracks.track_id, tracks[name])) for name in ("genre", "artist"))
+    of_artist = {}
+    for track_id, guess in right.items():
+        of_artist.setdefault(artist[track_id], []).append(guess == truth[track_id])
+    names, rng = sorted(of_artist), np.random.default_rng(1)
+    drawn = [np.concatenate([of_artist[names[i]] for i in rng.integers(len(names), size=len(names))]).mean()
+             for _ in range(4000)]
+    result = evaluate(songs, tracks, GENRES, n_resamples=4000)
+    np.testing.assert_allclose(result["accuracy_ci95_artists"], np.quantile(drawn, [0.025, 0.975]), atol=0.015)
+
+
+def correlated(n_tracks=200, seed=0):
+    """Song vectors of two networks that mostly fail on the same tracks."""
+    tracks, _ = made_up(n_tracks, seed=seed)
+    rng = np.random.default_rng(seed)
+    hard, tables = rng.random(n_tracks) < 0.4, []
+    for luck in (0.05, 0.1):
+        wrong = hard ^ (rng.random(n_tracks) < luck)
+        said = [GENRES[(GENRES.index(genre) + miss) % 4] for genre, miss in zip(tracks.genre, wrong)]
+        tables.append(tracks[["track_id"]].assign(**{g: [0.7 if g == s else 0.1 for s in said] for g in GENRES}))
+    return tracks, tables
+
+
+def test_paired_intervals_are_narrower_than_unpaired_ones():
+    tracks, (first, second) = correlated()
+    a, b = ((table[GENRES].idxmax(axis=1) == tracks.genre).to_numpy(float) for table in (first, second))
+    assert np.corrcoef(a, b)[0, 1] > 0.5
+    rng = np.random.default_rng(5)
+    rows, others = rng.integers(200, size=(2, 4000, 200))
+    paired = np.quantile((b[rows] - a[rows]).mean(axis=1), [0.025, 0.975])
+    unpaired = np.quantile(b[rows].mean(axis=1) - a[others].mean(axis=1), [0.025, 0.975])
+    assert np.ptp(unpaired) > 1.5 * np.ptp(paired)
+    for result in (compare_runs(first, second, tracks, GENRES), accuracy_gap([second], [first], tracks, GENRES)):
+        np.testing.assert_allclose(result["difference_ci95"], paired, atol=0.012)
+
+
+def test_pooled_interval_draws_tracks_with_all_their_answers():
+    tracks, (first, _) = correlated(120, seed=2)
+    one = pooled_accuracy([first], tracks, GENRES)
+    many = pooled_accuracy([first] * 9, tracks, GENRES)
+    assert many["n"] == 9 * one["n"] and many["n_tracks"] == one["n_tracks"] == 120
+    assert many["accuracy_ci95"] == pytest.approx(one["accuracy_ci95"])  # nine copies of a run are no more evidence
+    assert many["accuracy_ci95_artists"] == pytest.approx(one["accuracy_ci95_artists"])
+    wilson = stats.binomtest(round(one["accuracy"] * 120), 120).proportion_ci(method="wilson")
+    np.testing.assert_allclose(many["accuracy_ci95"], wilson, atol=0.02)
+
+
+def test_pooled_runs_that_are_all_right_are_no_certainty():
+    tracks, (first, _) = correlated(40)
+    sure = tracks[["track_id"]].assign(**{genre: (tracks.genre == genre).astype(float) for genre in GENRES})
+    assert pooled_accuracy([sure] * 3, tracks, GENRES)["accuracy_ci95"] == pytest.approx(wilson_interval(40, 40))
+
+
+@pytest.mark.parametrize("n_right, n", [(0, 1), (1, 1), (0, 37), (20, 37), (37, 37), (290, 290)])
+def test_wilson_interval_solves_its_equation(n_right, n):
+    """The ends are those shares p that lie 1.96 standard errors, at p itself, from what was found."""
+    low, high = wilson_interval(n_right, n)
+    for end in (low, high):
+        assert abs(n_right / n - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / n), abs=1e-5)
+    assert 0 <= low < high <= 1
+
+
+def test_a_temperature_above_one_softens():
+    songs = pd.DataFrame({"track_id": ["a", "b"], "jazz": [0.9, 0.2], "pop": [0.1, 0.8]})
+    cold, warm = (apply_temperature(songs, temperature, ["jazz", "pop"]) for temperature in (0.5, 2.0))
+    for table, power in ((cold, 2.0), (warm, 0.5)):
+        expected = songs.jazz**power / (songs.jazz**power + songs["pop"]**power)
+        np.testing.assert_allclose(table.jazz, expected)
+    assert (cold[["jazz", "pop"]].max(axis=1) > songs[["jazz", "pop"]].max(axis=1)).all()
+    assert (warm[["jazz", "pop"]].max(axis=1) < songs[["jazz", "pop"]].max(axis=1)).all()
+    tracks = pd.DataFrame({"track_id": [f"t{i}" for i in range(100)], "genre": ["jazz"] * 70 + ["pop"] * 30})
+    for confidence, side in ((0.95, "above"), (0.55, "below")):  # right in 70%: too sure, and not sure enough
+        said = tracks[["track_id"]].assign(jazz=confidence, pop=1 - confidence)
+        temperature = fit_temperature(said, tracks, ["jazz", "pop"])
+        assert (temperature > 1) == (side == "above")
+        np.testing.assert_allclose(apply_temperature(said, temperature, ["jazz", "pop"]).jazz, 0.7, atol=0.01)
+
+
+def test_calibration_error_weighs_bins_by_their_songs():
+    """Ninety songs without an error and ten with an error of 0.55 are 0.055, not the mean of the two bins."""
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(100)], "genre": ["jazz"] * 63 + ["pop"] * 37})
+    jazz = np.r_[np.full(90, 0.7), np.full(10, 0.55)]  # 63 of 90 are jazz; of the ten others, none
+    songs = tracks[["track_id"]].assign(jazz=jazz, pop=1 - jazz)
+    assert expected_calibration_error(songs, tracks, ["jazz", "pop"]) == pytest.approx(0.055)
+
+
+def test_a_seed_changes_the_resamples():
+    tracks, chunks = made_up(60, seed=11)
+    songs, others = song_vectors(chunks), song_vectors(made_up(60, seed=11, skill=2.5)[1])
+    measures = [lambda seed: evaluate(songs, tracks, GENRES, seed=seed)["macro_f1_ci95"],
+                lambda seed: compare_runs(songs, others, tracks, GENRES, seed=seed)["difference_ci95_artists"],
+                lambda seed: pooled_accuracy([songs, others], tracks, GENRES, seed=seed)["accuracy_ci95_artists"],
+                lambda seed: accuracy_gap([songs], [others], tracks, GENRES, seed=seed)["difference_ci95_artists"]]
+    for measure in measures:
+        found = [tuple(measure(seed)) for seed in (0, 0, 1, 2, 3, 4)]
+        assert found[0] == found[1] and len(set(found)) > 2
+
+
+class Network:
+    """Four outputs; the genres that it carries can be set."""
+
+    input_shape, output_shape, genres = (None, 16, 130, 1), (None, 4), None
+
+    def predict_on_batch(self, batch):
+        return np.tile([0.4, 0.3, 0.2, 0.1], (len(batch), 1))
+
+
+@pytest.mark.parametrize("carried", [None, tuple(GENRES), GENRES])
+def test_the_order_of_the_genres_is_that_of_the_outputs(carried):
+    chunks = pd.DataFrame({"track_id": ["t1", "t2"], "start_frame": 0, "start_s": 0.0, "n_frames": 130})
+    network = Network()
+    network.genres = carried
+    wrong = [GENRES[::-1], ["jazz", "blues", "metal", "pop"], ["blues", "blues", "jazz", "pop"]]
+    wrong += [["blues", "jazz", "metal", "rock"]] if carried else []
+    for genres in wrong:
+        with pytest.raises(ValueError, match="genres is .*; (expected sorted names|the network was trained on)"):
+            predict_chunks(network, Tracks(), chunks, genres)
+    table = predict_chunks(network, Tracks(), chunks, None if carried else GENRES)
+    assert list(table)[2:] == GENRES and table.blues.tolist() == pytest.approx([0.4, 0.4])
+    if not carried:
+        with pytest.raises(ValueError, match="carries no genres; pass genres"):
+            output_genres(network)

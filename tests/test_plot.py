@@ -14,6 +14,7 @@ from genre_study.mel import MelSpec
 GENRES = ["blues", "jazz", "metal", "pop"]
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "loss": [2.0, 1.0, 0.5], "accuracy": [0.3, 0.5, 0.9],
                         "val_loss": [1.9, 1.2, 1.4], "val_accuracy": [0.4, 0.6, 0.55]})
+CURVE = pd.DataFrame({"low": [0.5], "high": [1.0], "confidence": [0.7], "accuracy": [0.6], "n": [3]})
 
 
 def grey(colour):
@@ -102,10 +103,8 @@ def test_spectrograms_and_maps_have_one_scale_each():
 @pytest.mark.parametrize("picture", [
     lambda: plot.plot_curves(HISTORY),
     lambda: plot.plot_chunks(pd.DataFrame({"start_s": [0.0, 1.5, 3.0], "split": ["train", "valid", "test"]})),
-    lambda: plot.plot_intervals(pd.DataFrame({"run": ["a", "a"], "accuracy": 0.9, "low": 0.8, "high": 0.99, "level": ["x", "y"]}),
-                                group="level", chance=0.1),
-    lambda: plot.plot_reliability({"one": pd.DataFrame({"low": [0.5], "high": [1.0], "confidence": [0.7], "accuracy": [0.6],
-                                                        "n": [3]})}),
+    lambda: plot.plot_intervals(pd.DataFrame({"run": "a", "accuracy": [0.9], "low": 0.8, "high": 0.99}), chance=0.1),
+    lambda: plot.plot_reliability({"one": CURVE}),
 ])
 def test_a_legend_covers_no_data(picture):
     figure = picture()
@@ -190,7 +189,8 @@ from genre_study import plot
 from genre_study.mel import MelSpec
 every = ("png", "svg", "pdf")
 plot.save_figure(plot.plot_confusion(np.eye(3, dtype=int) * 9, list("abc")), sys.argv[1], "confusion", every)
-plot.save_figure(plot.plot_spectrogram(np.arange(1280.0).reshape(10, 128), MelSpec()), sys.argv[1], "spectrogram", every)
+spectrogram = plot.plot_spectrogram(np.arange(1280.0).reshape(10, 128), MelSpec())
+plot.save_figure(spectrogram, sys.argv[1], "spectrogram", every)
 """
     for name in ("one", "two"):
         subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True)
@@ -224,11 +224,10 @@ ODD = ["Hits 4 $_$", "R&B $^$", "$\\frac$ off", "クラシック"]
 
 @pytest.mark.parametrize("picture", [
     lambda: plot.plot_confusion(np.eye(4, dtype=int), ODD),
-    lambda: plot.plot_timeline(pd.DataFrame(np.full((2, 4), 0.25), columns=ODD).assign(start_s=[0.0, 1.5]), ODD, title=ODD[1]),
+    lambda: plot.plot_timeline(pd.DataFrame([[0.25] * 4] * 2, columns=ODD).assign(start_s=[0, 1.5]), ODD, title=ODD[1]),
     lambda: plot.plot_intervals(pd.DataFrame({"run": ODD, "accuracy": 0.5, "low": 0.4, "high": 0.6, "unit": ODD[::-1]}),
                                 group="unit"),
-    lambda: plot.plot_reliability(dict.fromkeys(ODD, pd.DataFrame({"low": [0.5], "high": [1.0], "confidence": [0.7],
-                                                                   "accuracy": [0.6], "n": [3]})))])
+    lambda: plot.plot_reliability(dict.fromkeys(ODD, CURVE))])
 @pytest.mark.filterwarnings("ignore:the font of the pictures lacks letters")
 def test_names_are_never_formulas_and_missing_letters_warn_once(picture, tmp_path):
     with warnings.catch_warnings():

@@ -241,7 +241,8 @@ def test_copies_in_gtzan():
     """Twenty-six of the pairs lie on two sides of the drawn split (reports/leakage), none once they are known."""
     tracks = gtzan_tracks().query("track_id != 'jazz.00054'").reset_index(drop=True)
     pairs = gtzan_replicas()
-    with pytest.raises(LeakageError, match=r"26 pairs of replicas lie on two sides.*give split_tracks the same replicas"):
+    problem = r"26 pairs of replicas lie on two sides.*give split_tracks the same replicas"
+    with pytest.raises(LeakageError, match=problem):
         check_split(split_tracks(tracks, "track"), replicas=pairs)
     for protocol in ("track", "artist"):
         whole = split_tracks(tracks, protocol, replicas=pairs)
@@ -264,7 +265,8 @@ def test_copies_of_a_copy_are_copies():
 
 
 @quick
-@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=1, max_size=12), st.randoms(use_true_random=False))
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=1, max_size=12),
+       st.randoms(use_true_random=False))
 def test_replicas_against_a_plain_search(pairs, random):
     ids = [f"t{i:02d}" for i in range(12)]
     sides = dict(zip(ids, random.choices(["train", "valid", "test", ""], k=12)))
@@ -306,8 +308,8 @@ def test_chunks_whose_rows_share_a_name(protocol):
 
 
 @quick
-@given(st.lists(st.sampled_from([3, 4, 5, 7, 30, 300]), min_size=2, max_size=17), st.sampled_from([None, 2]), st.integers(0, 5),
-       st.sampled_from([(0.15, 0.15), (0.05, 0.05), (0.3, 0.3), (0.1, 0.2), (0.45, 0.45)]))
+@given(st.lists(st.sampled_from([3, 4, 5, 7, 30, 300]), min_size=2, max_size=17), st.sampled_from([None, 2]),
+       st.integers(0, 5), st.sampled_from([(0.15, 0.15), (0.05, 0.05), (0.3, 0.3), (0.1, 0.2), (0.45, 0.45)]))
 def test_three_tracks_of_a_genre_are_enough(sizes, fold, seed, shares):
     sizes = [max(size, 5) for size in sizes] if fold else sizes
     tracks = pd.DataFrame([(f"g{k:02d}.{i}", f"g{k:02d}") for k, size in enumerate(sizes) for i in range(size)],
@@ -321,7 +323,8 @@ def test_three_tracks_of_a_genre_are_enough(sizes, fold, seed, shares):
         assert count["test"].sum() == np.clip(round(shares[2] * n), n_genres, n - 2 * n_genres)
     left = n - count["test"].sum()
     assert count["valid"].sum() == np.clip(round(shares[1] * n), n_genres, left - n_genres)
-    assert split_tracks(tracks[::-1], "track", seed, shares, fold=fold).sort_index().split.tolist() == result.split.tolist()
+    again = split_tracks(tracks[::-1], "track", seed, shares, fold=fold)
+    assert again.sort_index().split.tolist() == result.split.tolist()
 
 
 def test_neighbour_share_against_a_plain_count():
@@ -358,11 +361,150 @@ def test_splitting_warns_of_nothing_else():
             split_tracks(TestFaultyTables.tracks.assign(artist=[f"a{i}" for i in range(40)]), "artist", fold=fold)
 
 
-@pytest.mark.parametrize("module", ["core.names", "split", "evaluate", "score.compare", "score.calibrate", "score.leakage"])
+@pytest.mark.parametrize("module", ["core.names", "split", "evaluate", "plot", "score.compare", "score.calibrate",
+                                    "score.leakage"])
 def test_examples_of_docstrings(module):
     import doctest
     import importlib
 
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     found = doctest.testmod(importlib.import_module(f"genre_study.{module}"), optionflags=options)
-    assert found.attempted >= 3 and found.failed == 0
+    assert found.attempted and not found.failed
+
+
+SHARES = (0.5, 0.2, 0.3)  # all different, so that sides which change places are noticed
+
+
+@pytest.mark.parametrize("protocol", ["track", "artist", "chunk", "published"])
+def test_each_side_gets_its_own_share(protocol):
+    shares = (0.7, 0.0, 0.3) if protocol == "published" else SHARES
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(400)], "genre": ["jazz", "pop"] * 200})
+    tracks["artist"] = [f"{genre} {i // 4}" for i, genre in enumerate(tracks.genre)]
+    split = split_tracks(tracks, protocol, seed=1, shares=shares, allow_leakage=True)
+    chunks = split_chunks(as_chunks(tracks, n=5), split, seed=1, shares=shares, protocol=protocol)
+    found = (chunks.split.value_counts() / len(chunks)).reindex(SIDES, fill_value=0)
+    np.testing.assert_allclose(found, shares, atol=0.1 if protocol == "artist" else 0.002)
+
+
+@pytest.mark.parametrize("shares, problem", [
+    ((0.85, 0.0, 0.15), "leaves a side empty: valid has 0.0"), ((1.0, 0.0, 0.0), "a side empty: train has 1.0"),
+    ((0.7, 0.2, 0.2), "three numbers that sum to 1"), ((0.7, 0.3), "three numbers"), (0.15, "three numbers"),
+    ((1.2, -0.1, -0.1), "a side empty"), ((0.7, 0.15, float("nan")), "sum to 1"), ((True, 0.0, 0.0), "three numbers"),
+    (("0.7", "0.15", "0.15"), "three numbers"), ("abc", "three numbers"),
+])
+def test_shares_that_make_no_split_are_refused(shares, problem):
+    tracks = TestFaultyTables.tracks
+    for protocol in ("track", "filtered"):
+        with pytest.raises(ValueError, match=problem):
+            split_tracks(tracks, protocol, shares=shares)
+    mixed = split_tracks(tracks, "chunk", allow_leakage=True)
+    with pytest.raises(ValueError, match=problem):
+        split_chunks(as_chunks(tracks), mixed, shares=shares)
+
+
+class TestPublished:
+    """The protocol of the published study: 85/15 over chunks, unstratified, validation on the test chunks."""
+
+    tracks = pd.DataFrame({"track_id": [f"t{i:02d}" for i in range(40)], "genre": ["jazz"] * 30 + ["pop"] * 10})
+
+    def test_is_refused_unless_leakage_is_allowed(self):
+        with pytest.raises(LeakageError, match="protocol 'published'.*allow_leakage=True"):
+            split_tracks(self.tracks, "published")
+        mixed = split_tracks(self.tracks, "published", allow_leakage=True)
+        chunks = split_chunks(as_chunks(self.tracks), mixed, protocol="published")
+        with pytest.raises(LeakageError, match="protocol 'published'.*allow_leakage=True"):
+            check_split(mixed, chunks, "published")
+        with pytest.warns(UserWarning, match="allowed leakage"):
+            sizes = check_split(mixed, chunks, "published", allow_leakage=True)
+        assert sizes.sum().to_dict() == {"train": 646, "valid": 0, "test": 114}
+
+    def test_has_no_valid_side_of_its_own(self):
+        mixed = split_tracks(self.tracks, "published", allow_leakage=True)
+        with pytest.raises(ValueError, match="validates on test"):
+            split_chunks(as_chunks(self.tracks), mixed, shares=(0.7, 0.15, 0.15), protocol="published")
+        with pytest.raises(ValueError, match="'mixed' and protocol is 'track'"):
+            split_chunks(as_chunks(self.tracks), mixed, protocol="track")
+
+    def test_is_not_stratified(self):
+        mixed = split_tracks(self.tracks, "published", allow_leakage=True)
+        drawn = [split_chunks(as_chunks(self.tracks), mixed, seed, protocol="published") for seed in range(8)]
+        jazz = {int((chunks.genre[chunks.split == "test"] == "jazz").sum()) for chunks in drawn}
+        assert len(jazz) > 3  # a stratified draw has the same number each time
+        assert len({tuple(chunks.index[chunks.split == "test"]) for chunks in drawn}) == 8  # another seed, another draw
+        again = split_chunks(as_chunks(self.tracks).sample(frac=1, random_state=0), mixed, 3, protocol="published")
+        assert again.split.sort_index().tolist() == drawn[3].split.tolist()
+
+    def test_nearly_every_test_chunk_has_a_neighbour_in_training(self):
+        mixed = split_tracks(self.tracks, "published", allow_leakage=True)
+        chunks = split_chunks(as_chunks(self.tracks), mixed, protocol="published")
+        assert neighbour_share(chunks)["overlap_in_train"] > 0.9
+
+
+@quick
+@given(st.integers(0, 3), st.randoms(use_true_random=False))
+def test_one_artist_in_several_spellings_stays_on_one_side(seed, random):
+    """Composed and decomposed letters, case, blanks, wide and invisible characters: the kinds that look alike."""
+    import unicodedata
+
+    ways = [lambda name: unicodedata.normalize("NFC", name), lambda name: unicodedata.normalize("NFD", name),
+            str.upper, str.title, lambda name: f"  {name} ", lambda name: name.replace(" ", "\u00a0"),
+            lambda name: name.replace(" ", " \t "),
+            lambda name: "\ufeff" + name, lambda name: name.replace("1", "１")]
+    names = [f"{stem} {k}" for stem in ("Béla", "Sigur Rós", "Motörhead", "Ñandú") for k in range(6)]
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(96)], "true": [names[i // 4] for i in range(96)]})
+    tracks["genre"] = [("pop", "soul")[i // 4 % 2] for i in range(96)]
+    tracks["artist"] = [random.choice(ways)(name) for name in tracks.true]
+    result = split_tracks(tracks, "artist", seed)
+    assert result.groupby("true").split.nunique().max() == 1
+    astray = result.assign(split=result.split.where(result.index > 0, {"train": "test"}.get(result.split[0], "train")))
+    with pytest.raises(LeakageError, match="1 artists have tracks on more than one side"):
+        check_split(astray.drop(index=[1, 2]), protocol="artist")
+
+
+@pytest.mark.parametrize("other", ["Rock", "rock ", "ROCK", "\u200brock", "ｒock"])
+def test_one_genre_in_two_spellings_is_refused(other):
+    from genre_study.evaluate import evaluate
+
+    tracks = pd.DataFrame({"track_id": [f"t{i:02d}" for i in range(40)], "genre": ["jazz", "rock"] * 20})
+    two = tracks.assign(genre=tracks.genre.where(tracks.index != 7, other))
+    with pytest.raises(ValueError, match="genres differ in spelling only"):
+        split_tracks(two, "track")
+    with pytest.raises(ValueError, match="genres differ in spelling only"):
+        check_split(two.assign(split="train"))
+    with pytest.raises(ValueError, match="genres differ in spelling only"):
+        evaluate(tracks[["track_id"]].assign(jazz=0.5, rock=0.5), two, ["jazz", "rock"])
+
+
+def test_tables_that_contradict_each_other_are_refused():
+    tracks = split_tracks(TestFaultyTables.tracks, "track")
+    chunks = as_chunks(TestFaultyTables.tracks)
+    with pytest.raises(ValueError, match="another genre than their tracks: t03"):
+        split_chunks(chunks.assign(genre=chunks.genre.where(chunks.track_id != "t03", "jazz")), tracks)
+
+
+def test_a_seed_changes_what_is_drawn():
+    tracks = TestFaultyTables.tracks.assign(artist=[f"a{i // 2}" for i in range(40)])
+    mixed, chunks = split_tracks(tracks, "chunk", allow_leakage=True), as_chunks(tracks)
+    draws = [lambda seed: split_tracks(tracks, "track", seed), lambda seed: split_tracks(tracks, "artist", seed),
+             lambda seed: split_tracks(tracks, "track", seed, fold=1), lambda seed: split_chunks(chunks, mixed, seed)]
+    for draw in draws:
+        sides = [tuple(draw(seed).split) for seed in (0, 0, 1, 2, 3)]
+        assert sides[0] == sides[1] and len(set(sides)) > 2
+
+
+def test_thinning_the_training_side_leaves_the_others_alone():
+    from types import SimpleNamespace
+
+    from genre_study.study import StudySettings, deal
+
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(120)], "genre": ["jazz", "pop"] * 60})
+    tracks["duration_s"] = 30.0
+    store = SimpleNamespace(tracks=tracks, frames_per_second=43.0)
+    whole, _ = deal(store, StudySettings(protocol="track", seed=4))
+    for share in (0.5, 0.1):
+        thin, chunks = deal(store, StudySettings(protocol="track", seed=4, train_share=share))
+        for side in ("valid", "test"):
+            assert set(thin.track_id[thin.split == side]) == set(whole.track_id[whole.split == side])
+            assert set(chunks.track_id[chunks.split == side]) == set(whole.track_id[whole.split == side])
+        assert (thin.split == "train").sum() == round(share * (whole.split == "train").sum())
+        assert set(thin.track_id[thin.split == "train"]) < set(whole.track_id[whole.split == "train"])
