@@ -15,10 +15,10 @@ import nbformat
 import psutil
 import pytest
 
-from genre_study.grid.expand import grid_points, read_grid, study_parameters
+from genre_study.grid.expand import expand_grid, read_grid, read_study
 from genre_study.grid.grid import run_grid
 from genre_study.grid.results import compare_levels, read_runs
-from genre_study.grid.runner import run_state
+from genre_study.grid.runner import unfinished
 
 CELLS = ["# # Toy\n# counts slowly, as a training would",
          'rate: float = 0.5\ntext: str = ""  # a = b: a comment with a second equals sign\nsteps: int = 4\n'
@@ -83,7 +83,7 @@ def alive(pids):
 
 def start_grid(study, out, grid, workers=2):
     """run_grid in a process of its own; it prints the table of states."""
-    code = ("import json, signal, sys; from genre_study.grid import run_grid; s, o, g, w = json.loads(sys.argv[1]); "
+    code = ("import json, signal, sys; from genre_study.grid.grid import run_grid; s, o, g, w = json.loads(sys.argv[1]); "
             "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background job ignores it
             "table = run_grid(g, s, o, workers=w, progress=False); "
             "print(json.dumps(table[['key', 'state', 'error']].to_numpy().tolist()))")
@@ -99,8 +99,7 @@ def metrics_of(out):
 def test_papermill_would_lose_a_parameter_that_the_grid_sees(study):
     from papermill import inspect_notebook
     assert "text" not in inspect_notebook(str(study))
-    assert study_parameters(study) == {"rate": 0.5, "text": "", "steps": 4, "seed": 0, "data": "", "mode": "",
-                                       "run_dir": "run"}
+    assert read_study(study).parameters == {"rate": 0.5, "text": "", "steps": 4, "seed": 0, "data": "", "mode": "", "run_dir": "run"}
 
 
 HOSTILE = ['"; import os; os.abort() #', "'''\nraise SystemExit\n'''", "\\\"\n\\", "{rate.__class__}", "é\u2028 \x00",
@@ -151,7 +150,7 @@ def test_results_of_other_parameters_are_moved_aside(study, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["parameters"]["rate"] = 0.25
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert "made with rate=0.25, not with 0.5" in run_state(folder, study, {"steps": 0})
+    assert "made with rate=0.25, not with 0.5" in unfinished(folder, "toy", {**read_study(study).parameters, "steps": 0})
     assert run_grid({"base": {"steps": 0}}, study, out, progress=False)["state"].tolist() == ["finished"]
     assert len(list((out / "superseded").glob("*/metrics.json"))) == 1
     assert len(read_runs(out)) == 1
@@ -182,12 +181,12 @@ def test_an_edit_of_the_study_is_told(study, tmp_path):
 
 
 def test_a_study_of_ones_own_is_told_what_it_lacks(study, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"1 of 1 finished runs have no songs\.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"is finished and has no songs\.parquet"):
         run_grid({"base": {"steps": 0}}, study, tmp_path / "songs", progress=False)
         compare_levels(tmp_path / "songs", "grid")
     rewritten(study, 4, '"parameters": {', '"settings": {')
     (row,) = run_grid({"base": {"steps": 0}}, study, tmp_path / "runs", progress=False).itertuples()
-    assert row.state == "failed" and 'metrics.json has no "parameters"; a study has to write them' in row.error
+    assert row.state == "failed" and 'metrics.json has no "parameters"; a study must write them' in row.error
     rewritten(study, 3, "start = int", "\nstop_here()\nstart = int")
     (row,) = run_grid({"base": {"steps": 0}}, study, tmp_path / "more", progress=False).itertuples()
     assert row.cell == "In [5]: done = run_dir / \"steps.txt\"                 # continues where it was, as training does " \
@@ -249,7 +248,7 @@ def check_kills(study, tmp_path, kills, runs, steps, record=lambda figures: None
 def check_leftovers(study, out):
     """After a kill no kernel lives on, and what looks finished is; how many runs are."""
     assert wait_until(lambda: not alive(kernels(out)), 60), "a kernel outlived its grid"
-    finished = [path.parent for path in Path(out).glob("*/run.json") if not run_state(path.parent, study)]
+    finished = [path.parent for path in Path(out).glob("*/run.json") if not unfinished(path.parent, "toy")]
     for folder in finished:
         cells = nbformat.read(folder / "toy.ipynb", 4).cells
         assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -375,7 +374,7 @@ def test_a_cluster_waits_for_a_run_that_another_call_does(study, tmp_path, clust
     import threading
     client, _ = cluster
     out, grid = tmp_path / "runs", {"base": {"steps": 0}, "seeds": [0, 1]}
-    taken = grid_points(grid, study)["key"][0]
+    taken = expand_grid(grid, study)["key"][0]
     (out / taken).mkdir(parents=True)
     with open(out / taken / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -411,8 +410,9 @@ def test_a_cluster_without_the_corpus_is_told_so(study, tmp_path, cluster, monke
     corpus = tmp_path / "corpus" / "gtzan"
     corpus.mkdir(parents=True)
     from genre_study.grid import grid as module
-    monkeypatch.setattr(module.os.path, "exists", lambda path: True)  # here it exists; the workers look for themselves
     corpus.rmdir()
+    exists = os.path.exists  # here it exists; the workers look for themselves
+    monkeypatch.setattr(module.os.path, "exists", lambda path: path == str(corpus) or exists(path))
     with pytest.raises(FileNotFoundError, match=r"no worker of the cluster sees .*: tcp://.* has no .*gtzan"):
         run_grid({"base": {"data": str(corpus)}}, study, tmp_path / "runs", client=client, progress=False)
 
@@ -424,6 +424,6 @@ SHIPPED = sorted((Path(__file__).parent.parent / "nbs" / "studies" / "grids").gl
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_grid_fits_the_study(root, path):
-    points = grid_points(path, root / "nbs" / "studies" / "reproduce.ipynb")
+    points = expand_grid(path, root / "nbs" / "studies" / "reproduce.ipynb")
     assert read_grid(path)["question"]
     assert len(points) >= 2 and points["key"].is_unique

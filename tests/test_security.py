@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
 
 from genre_study.chunk import ChunkSpec
-from genre_study.grid.expand import grid_points
+from genre_study.grid.expand import expand_grid
 from genre_study.mel import MelSpec
 from genre_study.model import build_network
 from genre_study.predict.bundle import Bundle, load_bundle, save_bundle
@@ -97,7 +97,7 @@ def test_studies_and_tutorials_do_not_either(notebook):
 EXPLAINED = {
     ("B202", "corpora/gtzan.py"): "extractall has a filter: our own, which lets audio through, and then the standard library's",
     ("B404", "grid/runner.py"): "runs are processes of their own",
-    ("B603", "grid/runner.py"): "a list of fixed arguments without a shell; parameters travel as JSON on standard input",
+    ("B603", "grid/runner.py"): "a list of fixed arguments without a shell; parameters travel in a JSON file",
     ("B404", "predict/source.py"): "ffmpeg decodes what libsndfile does not know",
     ("B603", "predict/source.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
     ("B404", "predict/export.py"): "ONNX is written by Keras on PyTorch, in a process of its own",
@@ -286,7 +286,7 @@ def test_no_name_of_a_parameter_is_code(name):
     study = ROOT / "nbs" / "studies" / "reproduce.ipynb"
     for grid in ({"base": {name: 1}}, {"cross": {name: [1]}}, {"cases": {"a": {name: 1}}}):
         try:
-            points = grid_points(grid, study)
+            points = expand_grid(grid, study)
         except ValueError as error:
             assert "has no parameter" in str(error) or "run_dir is chosen" in str(error)
         else:  # an option: a key of a dict, which is a value

@@ -5,206 +5,146 @@
 # %% auto #0
 __all__ = ['run_grid']
 
-# %% ../../nbs/grid/grid.ipynb #0697c6ec
+# %% ../../nbs/grid/grid.ipynb #2f38f575
 import contextlib
 import json
 import math
 import os
 import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..core.files import write_whole
-from .expand import grid_points, read_grid
-from .runner import _jobs, _read_json, _run_point
+from .expand import expand_grid, read_grid, read_study
+from .runner import Run, do_run
 
-# %% ../../nbs/grid/grid.ipynb #6c135f87
+# %% ../../nbs/grid/grid.ipynb #beb4990e
 def _machine():
-    """Cores and GiB of memory that this process may use (a container's or a Slurm job's own, where it has some)."""
+    """Cores and GiB of memory that this process may use (a container's or a Slurm job's own, if it has some)."""
+    import joblib
     import psutil
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total
     with contextlib.suppress(OSError, ValueError):
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return cores, memory / 2**30
-
-# %% ../../nbs/grid/grid.ipynb #9216600c
-def _positive(name, value, default):
-    """A count of at least 1."""
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}={value!r}, expected a whole number of at least 1")
-    return int(value)
+    return joblib.cpu_count(), memory / 2**30
 
 
-def _shares(at_once, threads, memory_gb):
-    """Threads and memory of each of the runs that share this machine."""
-    cores, memory = _machine()
+def _shares(at_once, threads, memory_gb, machine):
+    """Threads and GiB of each of the runs that share a machine."""
+    for name, value in (("workers", at_once), ("threads", 1 if threads is None else threads)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name}={value!r}, expected a whole number of at least 1")
     if memory_gb is not None and not memory_gb > 0:
         raise ValueError(f"memory_gb={memory_gb!r}, expected GiB above 0")
-    return _positive("threads", threads, max(1, cores // at_once)), float(memory_gb or 0.9 * memory / at_once)
+    cores, memory = machine
+    return int(threads or max(1, cores // at_once)), float(memory_gb or 0.9 * memory / at_once)
 
-# %% ../../nbs/grid/grid.ipynb #b4c141a3
-def _bar(jobs, progress):
-    """A progress bar over runs."""
-    from tqdm import tqdm
+# %% ../../nbs/grid/grid.ipynb #bda694d3
+def _runs(points, study, out, **bounds):
+    """A `Run` for each point of a grid."""
+    for point in points.to_dict("records"):
+        parameters = {**study.parameters, **point["given"]}
+        paths = {name: os.path.abspath(value) for name, value in parameters.items() if name != "run_dir"
+                 and isinstance(value, str) and os.sep in value and os.path.exists(value)}
+        yield Run(key=point["key"], folder=str(out / point["key"]), study=study, given=point["given"], cwd=os.getcwd(),
+                  paths={**paths, "working folder": os.getcwd()}, **bounds)
 
-    return tqdm(total=len(jobs), desc=jobs[0]["grid"], unit="run", disable=not progress)
-
-
-def _count(row, rows, bar):
-    """Add the row of a run to those before it, and count it."""
-    rows.append(row)
-    bar.update()
-    bar.set_postfix(failed=sum(row["state"] == "failed" for row in rows))
-
-# %% ../../nbs/grid/grid.ipynb #269c98f4
-def _run_here(jobs, at_once, progress):
-    """Run jobs in `at_once` processes of this machine."""
-    from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-
-    halt, rows, waiting, running = threading.Event(), [], list(jobs), {}
-    with ThreadPoolExecutor(at_once) as pool, _bar(jobs, progress) as bar:
+# %% ../../nbs/grid/grid.ipynb #7bc8c25f
+@contextlib.contextmanager
+def _here(at_once):
+    """A function that submits a run to this machine, `at_once` of them at a time, and an event that ends them."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(at_once) as pool:
         try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    job = waiting.pop(0)
-                    running[pool.submit(_run_point, job, halt.is_set)] = job
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job, row = running.pop(future), future.result()
-                    if row["state"] == "busy":
-                        waiting.append(job)
-                        time.sleep(0.5 if len(waiting) <= at_once else 0)
-                    else:
-                        _count(row, rows, bar)
+            yield pool.submit, stop
         finally:
-            halt.set()
-    return rows
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../../nbs/grid/grid.ipynb #6bbd68a4
-def _missing(paths):
-    """The paths that are not there (asked of each worker of a cluster)."""
-    return [path for path in paths if not os.path.exists(path)]
+# %% ../../nbs/grid/grid.ipynb #4086296f
+def _row(future, run):
+    """The row of a run, or one that says why there is none."""
+    try:
+        return future.result()
+    except Exception as error:
+        return {"key": run.key, "state": "failed", "seconds": math.nan, "cell": "", "host": "", "study_sha256": None,
+                "error": f"{type(error).__name__}: {str(error) or 'the cluster lost the run'}"}
 
 
-def _lacking(jobs, client):
-    """Address of each worker to the paths that it does not see."""
-    out = Path(jobs[0]["folder"]).absolute().parent
+def _rows(runs, submit, stop):
+    """The rows of runs, as they end."""
+    while runs:
+        futures = {submit(do_run, run, stop): run for run in runs}
+        runs = []
+        for future in as_completed(futures):
+            row = _row(future, futures[future])
+            if row["state"] == "busy":
+                runs.append(futures[future])
+            else:
+                yield row
+        time.sleep(0.5 if runs else 0)
+
+# %% ../../nbs/grid/grid.ipynb #1855023a
+def _survey(paths):
+    """Those of the paths that are missing here, and what this machine has. Each worker of a cluster is asked this."""
+    return [path for path in paths if not os.path.exists(path)], _machine()
+
+
+def _surveyed(runs, client):
+    """Worker to the paths that it does not see and what its machine has."""
+    out = Path(runs[0].folder).parent
     mark = out / f".seen-{time.time_ns()}"
     mark.touch()
     try:
-        seen = client.run(_missing, sorted({str(mark), *(path for job in jobs for path in job["paths"].values())}))
+        found = client.run(_survey, sorted({str(mark), *(path for run in runs for path in run.paths.values())}))
     finally:
         mark.unlink()
-    return {address: [str(out) if path == str(mark) else path for path in paths] for address, paths in seen.items()}
+    return {worker: ([str(out) if path == str(mark) else path for path in missing], machine)
+            for worker, (missing, machine) in found.items()}
 
-# %% ../../nbs/grid/grid.ipynb #912989b6
-def _good_workers(jobs, client):
-    """Addresses of the workers that can do the jobs (None for all), and threads and memory for each run."""
-    import warnings
-
+# %% ../../nbs/grid/grid.ipynb #aa879bc1
+def _good_workers(runs, client):
+    """The workers that can do the runs (None for all), how many runs a host has at once, and what the smallest machine has."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         raise ValueError(f"the cluster at {client.scheduler.address} has no worker; start some with `dask worker "
                          f"{client.scheduler.address}` and call again")
-    lacking = _lacking(jobs, client)
-    named = "; ".join(f"{address} has no {', '.join(paths)}" for address, paths in lacking.items() if paths)
-    good = [address for address, paths in lacking.items() if not paths and address in workers]
+    found = {worker: answer for worker, answer in _surveyed(runs, client).items() if worker in workers}
+    named = "; ".join(f"{worker} has no {', '.join(missing)}" for worker, (missing, _) in found.items() if missing)
+    good = {worker: machine for worker, (missing, machine) in found.items() if not missing}
     if not good:
-        raise FileNotFoundError(f"no worker of the cluster sees what the runs need: {named}. Mount it at the same path "
-                                "on all")
+        raise FileNotFoundError(f"no worker of the cluster sees everything that the runs need: {named}. Mount it at the same path on all")
     if named:
         warnings.warn(f"left out of this grid: {named}", stacklevel=4)
-    machines = client.run(_machine, workers=good)
-    on_host = pd.Series({address: workers[address]["nthreads"] for address in good})
-    at_once = int(on_host.groupby([workers[address]["host"] for address in good]).sum().max())
-    cores, memory = map(min, zip(*machines.values(), strict=True))
-    return good if named else None, max(1, cores // at_once), 0.9 * memory / at_once
+    on_host = pd.Series({worker: workers[worker]["nthreads"] for worker in good})
+    at_once = int(on_host.groupby([workers[worker]["host"] for worker in good]).sum().max())
+    return list(good) if named else None, at_once, tuple(map(min, zip(*good.values(), strict=True)))
 
-# %% ../../nbs/grid/grid.ipynb #b6b40219
-def _cluster_stop(name):
-    """A function that says whether the caller wants the runs on a cluster ended; it asks every 2 seconds."""
+# %% ../../nbs/grid/grid.ipynb #38c0e97f
+@contextlib.contextmanager
+def _on_cluster(client, workers):
+    """A function that submits a run to a cluster, and an event that ends them."""
     from distributed import Event
 
-    event, last = Event(name), [time.monotonic(), False]
-
-    def stop():
-        if time.monotonic() - last[0] > 2:
-            last[:] = time.monotonic(), event.is_set()
-        return last[1]
-    return stop
-
-
-def _run_on_worker(job):
-    """Run a job where this is called: on a worker of a cluster."""
-    return _run_point(job, _cluster_stop(job["stop"]))
-
-# %% ../../nbs/grid/grid.ipynb #a73bc101
-def _cluster_row(future, job):
-    """The row that a worker sent, or one that says why it could not."""
-    if future.status == "finished":
-        return future.result()
-    error = future.exception() if future.status == "error" else RuntimeError("the cluster lost the run")
-    return {"key": job["key"], "state": "failed", "seconds": math.nan, "cell": "", "host": "",
-            "error": f"{type(error).__name__}: {error}"}
-
-# %% ../../nbs/grid/grid.ipynb #61f9f5f2
-def _as_they_end(jobs, submit, futures):
-    """Rows of jobs on a cluster, as they end; `futures` has those that are under way."""
-    from distributed import as_completed
-
-    futures.update({submit(job): job for job in jobs})
-    queue = as_completed(futures)
-    for future in queue:
-        job = futures.pop(future)
-        row = _cluster_row(future, job)
-        if row["state"] == "busy":
-            time.sleep(1)
-            again = submit(job)
-            futures[again] = job
-            queue.add(again)
-        else:
-            yield row
-
-# %% ../../nbs/grid/grid.ipynb #36d84b1c
-def _run_on_cluster(jobs, client, progress):
-    """Run jobs on the workers of a dask cluster."""
-    from distributed import Event
-
-    good, threads, memory_gb = _good_workers(jobs, client)
     stop = Event(f"stop-{time.time_ns()}", client=client)
-    jobs = [{**job, "stop": stop.name, "threads": job["threads"] or threads, "memory_gb": job["memory_gb"] or memory_gb,
-             "folder": os.path.abspath(job["folder"])} for job in jobs]
-
-    def submit(job):
-        key = f"{job['key']}-{time.time_ns()}"
-        return client.submit(_run_on_worker, job, key=key, pure=False, retries=3, workers=good)
-
-    rows, futures = [], {}
+    pool = client.get_executor(pure=False, retries=3, workers=workers)
     try:
-        with _bar(jobs, progress) as bar:
-            for row in _as_they_end(jobs, submit, futures):
-                _count(row, rows, bar)
+        yield pool.submit, stop
     except BaseException:
         stop.set()
-        client.cancel(list(futures))
+        pool.shutdown(wait=False)
         time.sleep(3)  # so that the runs see it before their caller is gone
         raise
-    return rows
 
-# %% ../../nbs/grid/grid.ipynb #24609df7
-def _keep_question(points, question, file):
-    """Write down what a grid asked for."""
-    about = {"question": question, "points": points.drop(columns="given").to_dict("records")}
-    write_whole(file, json.dumps(about, indent=1, sort_keys=True))
-
-
+# %% ../../nbs/grid/grid.ipynb #769625d5
 def _list_failed(table):
-    """Print the runs that are not finished, with the failing cell."""
+    """Print how the runs ended, and the failing cell of those that failed."""
     counts = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
     print(f"{len(table)} runs: {counts}")
     for row in table[table["state"] == "failed"].itertuples():
@@ -212,27 +152,22 @@ def _list_failed(table):
     for error in table.loc[table["state"] == "not started", "error"].unique():
         print(f"  not started: {error}")
 
-# %% ../../nbs/grid/grid.ipynb #99ab0a71
-def _warn_of_edits(rows, jobs):
-    """Warn of runs that were skipped, but are of another version of the study."""
-    import warnings
 
-    folders = {job["key"]: Path(job["folder"]) for job in jobs}
-    skipped = [row["key"] for row in rows if row["state"] == "skipped"]
-    made_by = {key: (_read_json(folders[key] / "run.json") or {}).get("study_sha256") for key in skipped}
-    old = [key for key in skipped if made_by[key] not in (None, jobs[0]["study_sha256"])]
+def _warn_of_edits(rows, study):
+    """Warn of runs that were skipped and made by another version of the study."""
+    old = [row["key"] for row in rows if row["state"] == "skipped" and row["study_sha256"] not in (None, study.code_sha256)]
     if old:
-        warnings.warn(f"{len(old)} of {len(rows)} runs are skipped that another version of {jobs[0]['name']}.ipynb has "
-                      f"finished (study_sha256 in their run.json), such as {old[0]}. If the edit changes results, remove "
-                      "their folders, or give another out, and call again", stacklevel=3)
+        warnings.warn(f"{len(old)} of {len(rows)} runs are skipped that another version of {study.name}.ipynb has finished "
+                      f"(study_sha256 in their run.json), such as {old[0]}. If the edit changes results, remove their folders, or "
+                      "give another out, and call again", stacklevel=3)
 
-# %% ../../nbs/grid/grid.ipynb #9e9f5106
+# %% ../../nbs/grid/grid.ipynb #671b1f75
 def run_grid(grid, study, out, base=None, workers=None, client=None, threads=None, memory_gb=None, min_free_gb=0.2,
              progress=True):
     """Run a study once for each point of a grid.
 
-    Call it again at any time: finished runs are skipped, failed and broken-off ones are run again. Several calls may
-    share `out`, also from several machines: a run is done by one of them, the others wait for it.
+    Call it again at any time: finished runs are skipped, failed and interrupted ones are run again. Several calls may share `out`,
+    also from several machines: one of them does a run, the others wait for it.
 
     Parameters
     ----------
@@ -240,8 +175,8 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
         What to run, see `read_grid`.
     study : str or Path
         The study notebook. It is read once: an edit during the grid does not mix two versions. It needs one cell tagged
-        "parameters", with `run_dir` among them, and writes `metrics.json` into that folder: a dict that has all of its
-        parameters, name to value, under "parameters" (`run_dir` may be left out), and any results.
+        "parameters", with `run_dir` among them, and writes `metrics.json` into that folder: a dict that has all of its parameters,
+        name to value, under "parameters" (`run_dir` may be left out), and any results.
     out : str or Path
         Folder of run folders. On a cluster, a folder that every worker sees under this path.
     base : dict, optional
@@ -253,8 +188,8 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
     threads : int, optional
         Threads for each run. If None: cores of the machine over the runs at once on it, at least 1.
     memory_gb : float, optional
-        Memory bound for a run in GiB; a run over it is ended and listed as failed. If None: 90% of the machine's
-        memory over the runs at once.
+        Memory bound for a run in GiB; a run over it is ended and listed as failed. If None: 90% of the machine's memory over the
+        runs at once.
     min_free_gb : float, default 0.2
         A run starts only with this much room on the disk of `out`, GiB.
     progress : bool, default True
@@ -262,17 +197,17 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
 
     Returns
     -------
-    DataFrame
-        One row a point: key, label, the grid's parameters, state ("finished", "skipped": it was finished before,
-        "failed", "not started": the disk is full or a path is missing), seconds, cell and error of a failed run,
-        host, folder.
+    pandas.DataFrame
+        One row a point: `key`, `label`, `compared_to`, the grid's parameters, `state` ("finished", "skipped": it was finished before,
+        "failed", "not started": the disk is full or a path is missing), `seconds`, `cell` and `error` of a failed run, `host`,
+        `study_sha256`, `folder`.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        The grid or the study is not right (nothing has been started), or no worker of the cluster can do it.
+        The grid or the study is wrong (nothing has been started), or no worker of the cluster can do it.
     KeyboardInterrupt
-        After all runs under way have been ended. What was finished stays.
+        After all runs under way have been ended. Finished runs stay.
 
     Warns
     -----
@@ -281,19 +216,31 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
 
     Examples
     --------
-    >>> runs = run_grid("nbs/studies/grids/dropout.yaml", "nbs/studies/reproduce.ipynb", "runs/dropout", workers=2)
+    >>> grid = "nbs/studies/grids/dropout.yaml"
+    >>> runs = run_grid(grid, "nbs/studies/reproduce.ipynb", "runs/dropout", workers=2)  # doctest: +SKIP
     """
-    points, read = grid_points(grid, study, base), read_grid(grid, base)
-    at_once, out = _positive("workers", workers, 1), Path(out)
-    if client is None:
-        threads, memory_gb = _shares(at_once, threads, memory_gb)
-    jobs = _jobs(points, read["name"], study, out, threads, memory_gb, min_free_gb)
+    from tqdm import tqdm
+
+    study, read = read_study(study), read_grid(grid, base)
+    points, out = expand_grid(grid, study, base), Path(out).expanduser()
+    at_once, good, machine = 1 if workers is None else workers, None, _machine()
+    _shares(at_once, threads, memory_gb, machine)  # what is wrong is said before a folder is made
     out.mkdir(parents=True, exist_ok=True)
-    _keep_question(points, read["question"], out / f"{read['name']}.grid.json")
-    rows = _run_here(jobs, at_once, progress) if client is None else _run_on_cluster(jobs, client, progress)
-    folders = pd.DataFrame({"key": points["key"], "folder": [str(out / key) for key in points["key"]]})
-    table = points.drop(columns="given").merge(pd.DataFrame(rows), on="key").merge(folders, on="key")
-    _warn_of_edits(rows, jobs)
+    bounds = {"threads": 1, "memory_gb": 1.0, "min_free_gb": float(min_free_gb)}
+    if client is not None:
+        out = out.absolute()  # workers have working folders of their own
+        good, at_once, machine = _good_workers(list(_runs(points, study, out, **bounds)), client)
+    bounds["threads"], bounds["memory_gb"] = _shares(at_once, threads, memory_gb, machine)
+    asked = {"question": read["question"], "points": points.drop(columns="given").to_dict("records")}
+    write_whole(out / f"{read['name']}.grid.json", json.dumps(asked, indent=1, sort_keys=True))
+    rows, bar = [], tqdm(total=len(points), desc=read["name"], unit="run", disable=not progress)
+    with bar, _here(at_once) if client is None else _on_cluster(client, good) as (submit, stop):
+        for row in _rows(list(_runs(points, study, out, **bounds)), submit, stop):
+            rows.append(row)
+            bar.update()
+            bar.set_postfix(failed=sum(row["state"] == "failed" for row in rows))
+    table = points.drop(columns="given").merge(pd.DataFrame(rows), on="key").assign(folder=lambda t: [str(out / k) for k in t["key"]])
+    _warn_of_edits(rows, study)
     if progress:
         _list_failed(table)
     return table

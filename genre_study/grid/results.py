@@ -5,44 +5,34 @@
 # %% auto #0
 __all__ = ['read_runs', 'grid_names', 'grid_runs', 'compare_levels']
 
-# %% ../../nbs/grid/results.ipynb #923cf6ce
+# %% ../../nbs/grid/results.ipynb #e189ee07
+import json
 import math
 import warnings
 from pathlib import Path
 
 import pandas as pd
 
-from .expand import _entries
-from .runner import _read_json, _unfinished
+from .expand import flatten_parameters
+from .runner import finished_runs
+from ..score.compare import accuracy_gap, pooled_accuracy
 
-# %% ../../nbs/grid/results.ipynb #07f9c7db
-def _flat(metrics):
+# %% ../../nbs/grid/results.ipynb #5f602bb9
+def _flat_metrics(metrics):
     """Numbers and texts of nested metrics, with dots between the levels; what repeats a parameter is left out."""
     repeated = {*metrics["parameters"], "parameters", "versions"}
     own = {name: value for name, value in metrics.items() if name not in repeated}
     flat = {}
-    for row in pd.json_normalize(own).to_dict("records"):
-        for name, value in row.items():
-            if name.endswith("_ci95") and isinstance(value, list):
-                flat[f"{name[:-5]}_low"], flat[f"{name[:-5]}_high"] = value
-            elif not isinstance(value, list) and ".per_genre." not in name:
-                flat[name] = value
+    for name, value in pd.json_normalize(own).iloc[0].items():
+        if name.endswith("_ci95") and isinstance(value, list):
+            flat[f"{name[:-5]}_low"], flat[f"{name[:-5]}_high"] = value
+        elif not isinstance(value, list) and ".per_genre." not in name:
+            flat[name] = value
     return flat
 
-# %% ../../nbs/grid/results.ipynb #c9dd9718
-def _warn_of_versions(table):
-    """Warn where runs of one study are of several versions of its code."""
-    for name, runs in table.groupby(table["notebook"].str.split("/").str[-1]):
-        numbers = runs["study_sha256"].value_counts()
-        if len(numbers) > 1:
-            told = ", ".join(f"{n} of {version}" for version, n in numbers.items())
-            warnings.warn(f"these runs are of {len(numbers)} versions of {name} (column study_sha256: {told}); results of two "
-                          "versions may differ. Compare runs of one, or remove the folders of the others and run the grid again",
-                          stacklevel=3)
-
-# %% ../../nbs/grid/results.ipynb #8783e473
+# %% ../../nbs/grid/results.ipynb #bdb24583
 def read_runs(out):
-    """All finished runs of a folder as one tidy table.
+    """Read all finished runs of a folder into one tidy table.
 
     Parameters
     ----------
@@ -51,34 +41,37 @@ def read_runs(out):
 
     Returns
     -------
-    DataFrame
-        One row a finished run: key, notebook (path of the executed one within `out`), study_sha256 (of the study's
-        code), every parameter (dicts taken apart), and every number of metrics.json, named by its place
-        ("song.accuracy", "seconds.training"). Intervals are two columns ("song.accuracy_low", "song.accuracy_high").
-        Lists, per-genre tables and versions stay in the run's own metrics.json. No rows where nothing is finished.
+    pandas.DataFrame
+        One row a finished run: `key`, `notebook` (path of the executed one within `out`), `study_sha256` (of the study's code), every
+        parameter (dicts flattened), and every number of metrics.json, named by its place ("song.accuracy", "seconds.training").
+        Intervals are two columns ("song.accuracy_low", "song.accuracy_high"). Lists, per-genre tables and versions stay in the run's
+        own metrics.json. No rows if nothing is finished.
 
     Warns
     -----
     UserWarning
-        If the runs of a study are of several versions of its code.
+        If the runs of a study were made by several versions of its code.
 
     Examples
     --------
-    >>> read_runs("runs/dropout").groupby("dropout")["song.accuracy"].mean()
+    >>> read_runs("runs/none").columns.tolist()
+    ['key', 'notebook', 'study_sha256']
     """
-    rows = []
-    for path in sorted(Path(out).glob("*/run.json")):
-        run, metrics = _read_json(path), _read_json(path.parent / "metrics.json")
-        if run and metrics and not _unfinished(path.parent, run["name"], run["given"]):
-            rows.append({"key": run["key"], "notebook": f"{run['key']}/{run['name']}.ipynb",
-                         "study_sha256": run["study_sha256"], **_entries(metrics["parameters"]), **_flat(metrics)})
+    rows = [{"key": run["key"], "notebook": f"{run['key']}/{run['name']}.ipynb", "study_sha256": run["study_sha256"],
+             **flatten_parameters(metrics["parameters"]), **_flat_metrics(metrics)} for run, metrics in finished_runs(out)]
     table = pd.DataFrame(rows, columns=None if rows else ["key", "notebook", "study_sha256"])
-    _warn_of_versions(table)
+    for name, runs in table.groupby(table["notebook"].str.split("/").str[-1]):
+        counts = runs["study_sha256"].value_counts()
+        if len(counts) > 1:
+            listed = ", ".join(f"{n} of {version}" for version, n in counts.items())
+            warnings.warn(f"these runs were made by {len(counts)} versions of {name} (column study_sha256: {listed}), whose results may "
+                          "differ. Compare runs of one version, or remove the folders of the others and run the grid again",
+                          stacklevel=2)
     return table
 
-# %% ../../nbs/grid/results.ipynb #04838002
+# %% ../../nbs/grid/results.ipynb #60a6e079
 def grid_names(out):
-    """Names of the grids that were started in a folder, with their questions.
+    """List the grids that were started in a folder.
 
     Parameters
     ----------
@@ -90,12 +83,12 @@ def grid_names(out):
     dict
         Name to question.
     """
-    return {path.name.removesuffix(".grid.json"): (_read_json(path) or {}).get("question", "")
+    return {path.name.removesuffix(".grid.json"): json.loads(path.read_text(encoding="utf-8"))["question"]
             for path in sorted(Path(out).glob("*.grid.json"))}
 
-# %% ../../nbs/grid/results.ipynb #2feaf384
+
 def grid_runs(out, name):
-    """All runs that a grid asked for, with their results where they are finished.
+    """List all runs that a grid asked for, with the results of those that are finished.
 
     Parameters
     ----------
@@ -106,60 +99,42 @@ def grid_runs(out, name):
 
     Returns
     -------
-    DataFrame
-        One row a run: key, label, compared_to, the grid's parameters, `finished` (bool), the columns of `read_runs`.
+    pandas.DataFrame
+        One row a run: `key`, `label`, `compared_to`, the grid's parameters, `finished` (bool), the columns of `read_runs`.
 
     Raises
     ------
     FileNotFoundError
         No grid of that name was started in the folder.
     """
-    asked = _read_json(Path(out) / f"{name}.grid.json")
-    if asked is None:
+    file = Path(out) / f"{name}.grid.json"
+    if not file.is_file():
         raise FileNotFoundError(f"no grid {name!r} was started in {str(out)!r}; it has {list(grid_names(out))}")
-    asked, done = pd.DataFrame(asked["points"]), read_runs(out)
+    asked, done = pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["points"]), read_runs(out)
     repeated = [column for column in asked if column in done and column != "key"]
     table = asked.merge(done.drop(columns=repeated), on="key", how="left")
     return table.assign(finished=table["notebook"].notna())
 
-# %% ../../nbs/grid/results.ipynb #24088df7
-def _scored_songs(folder):
-    """Song vectors of the scored side of a run, its tracks with their genres, and the genres."""
-    songs = pd.read_parquet(folder / "songs.parquet")
-    side = (_read_json(folder / "metrics.json") or {}).get("scored_side", "test")
-    songs = songs[songs["split"] == side]
-    tracks = songs[["track_id", "true_genre"]].rename(columns={"true_genre": "genre"})
-    genres = [name for name in songs if name not in ("track_id", "split", "true_genre")]
-    return songs[["track_id", *genres]].reset_index(drop=True), tracks, sorted(genres)
+# %% ../../nbs/grid/results.ipynb #de18492e
+def _scored_songs(out, key):
+    """Song vectors of the scored side of a run, with their genres."""
+    file = Path(out) / key / "songs.parquet"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"run {key} is finished and has no songs.parquet. Levels are compared song by song: let the study write that table "
+            "(track_id, split, genre, one column of probabilities a genre), as genre_study.study.finish_run does. read_runs needs none")
+    songs = pd.read_parquet(file)
+    side = json.loads(file.with_name("metrics.json").read_text(encoding="utf-8")).get("scored_side", "test")
+    return songs[songs["split"] == side].drop(columns="split").reset_index(drop=True)
 
-# %% ../../nbs/grid/results.ipynb #fe898b62
+# %% ../../nbs/grid/results.ipynb #3ce7077c
 def _verdict(low, high):
     """What an interval of a difference says, in words."""
     return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
-
-def _level_row(label, level, pooled, gap):
-    """One row of `compare_levels`; `gap` is None where there is nothing to compare with."""
-    low, high = gap["difference_ci95"] if gap else (math.nan, math.nan)
-    verdict = "compared to" if level["compared_to"].any() else _verdict(low, high) if gap else ""
-    return {"label": label, "n_runs": len(level), "accuracy": pooled["accuracy"], "low": pooled["accuracy_ci95"][0],
-            "high": pooled["accuracy_ci95"][1], "difference": gap["difference"] if gap else math.nan,
-            "difference_low": low, "difference_high": high, "verdict": verdict,
-            "seconds": level["seconds.training"].median() if "seconds.training" in level else math.nan}
-
-# %% ../../nbs/grid/results.ipynb #3fcd3479
-def _refuse_without_songs(out, keys):
-    """Raise where a run has no table of songs."""
-    missing = [key for key in keys if not (Path(out) / key / "songs.parquet").is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(keys)} finished runs have no songs.parquet, such as {missing[0]}. Levels are compared song "
-            "by song: let the study write that table (track_id, split, true_genre, one column of probabilities a genre), as "
-            "genre_study.study.finish_run does. read_runs needs none")
-
-# %% ../../nbs/grid/results.ipynb #edd874b9
+# %% ../../nbs/grid/results.ipynb #73ac34c7
 def compare_levels(out, name, seed=0):
-    """Accuracy of each level of a grid, and its difference to the level that the grid compares to.
+    """Give the accuracy of each level of a grid, and its difference to the level that the grid compares to.
 
     Parameters
     ----------
@@ -172,34 +147,36 @@ def compare_levels(out, name, seed=0):
 
     Returns
     -------
-    DataFrame
-        One row a level with a finished run, in the grid's order: label, n_runs (seeds), accuracy, low, high (95%
-        bootstrap over songs), difference, difference_low, difference_high (NaN for the level compared to, and where
-        that one has no run), verdict ("better", "worse", "no difference shown", "compared to", ""), seconds (training,
-        median over runs; NaN where the study does not write it).
+    pandas.DataFrame
+        One row a level with a finished run, in the grid's order: `label`, `n_runs` (seeds), `accuracy`, `low`, `high` (95% bootstrap
+        over songs), `difference`, `difference_low`, `difference_high` (NaN for the level compared to, and if that one has no run),
+        `verdict` ("better", "worse", "no difference shown", "compared to", ""), `seconds` (training, median over runs; NaN if the
+        study does not write it).
 
     Raises
     ------
     FileNotFoundError
         No grid of that name was started in the folder, or a finished run has no songs.parquet.
     """
-    from genre_study.score.compare import accuracy_gap, pooled_accuracy
-
     runs = grid_runs(out, name)
     runs = runs[runs["finished"]]
-    _refuse_without_songs(out, runs["key"])
     runs = runs if "seed" in runs else runs.assign(seed=0)
-    songs = {key: _scored_songs(Path(out) / key) for key in runs["key"]}
-    base = runs.loc[runs["compared_to"], ["key", "seed"]]
-    rows = []
+    songs = {key: _scored_songs(out, key) for key in runs["key"]}
+    base, rows = runs.loc[runs["compared_to"], ["key", "seed"]], []
     for label, level in runs.groupby("label", sort=False):
         pairs = level[["key", "seed"]].merge(base, on="seed", suffixes=("", "_base"))
-        keys = [*level["key"], *pairs["key_base"]]
-        tracks, genres = pd.concat([songs[key][1] for key in keys]).drop_duplicates("track_id"), songs[keys[0]][2]
-        pooled = pooled_accuracy([songs[key][0] for key in level["key"]], tracks, genres, seed=seed)
-        gap = None
-        if len(pairs) and not level["compared_to"].any():
-            gap = accuracy_gap([songs[key][0] for key in pairs["key"]], [songs[key][0] for key in pairs["key_base"]],
-                               tracks, genres, seed=seed)
-        rows.append(_level_row(label, level, pooled, gap))
+        own, paired, others = ([songs[key] for key in keys] for keys in (level["key"], pairs["key"], pairs["key_base"]))
+        tracks = pd.concat([*own, *others])[["track_id", "genre"]].drop_duplicates("track_id")
+        genres = sorted(set(own[0]) - {"track_id", "genre"})
+        pooled, verdict = pooled_accuracy(own, tracks, genres, seed=seed), ""
+        gap = {"difference": math.nan, "difference_ci95": (math.nan, math.nan)}
+        if level["compared_to"].any():
+            verdict = "compared to"
+        elif len(pairs):
+            gap = accuracy_gap(paired, others, tracks, genres, seed=seed)
+            verdict = _verdict(*gap["difference_ci95"])
+        rows.append({"label": label, "n_runs": len(level), "accuracy": pooled["accuracy"],
+                     **dict(zip(("low", "high"), pooled["accuracy_ci95"], strict=True)), "difference": gap["difference"],
+                     **dict(zip(("difference_low", "difference_high"), gap["difference_ci95"], strict=True)), "verdict": verdict,
+                     "seconds": level["seconds.training"].median() if "seconds.training" in level else math.nan})
     return pd.DataFrame(rows)
