@@ -36,8 +36,7 @@ help:
 reproduce: .venv/base
 	@mkdir -p "$$RUN"
 	$(BIN)/papermill --no-log-output nbs/studies/reproduce.ipynb "$$RUN/reproduce.ipynb" -r run_dir "$$RUN"
-	@$(BIN)/jupyter nbconvert --log-level ERROR --to html "$$RUN/reproduce.ipynb"
-	@echo "The report: $$RUN/reproduce.html"
+	@$(BIN)/genre-study page "$$RUN/reproduce.ipynb"
 
 test: .venv/dev
 	$(BIN)/python tests/run_all.py -q -rs -n 2 --dist worksteal

@@ -106,12 +106,67 @@ def _add_audit(commands):
     audit.add_argument("folder", metavar="FOLDER", help="folder with one folder a genre")
     audit.set_defaults(run=_audit)
 
+# %% ../nbs/command.ipynb #68ef86a0
+def _ablate(options):
+    """Run an ablation, print its levels, one a line, and then the place of its page."""
+    from genre_study.grid.expand import parse_values
+    from genre_study.grid.grid import ablate
+
+    named = {}
+    for text in (*options.choices, *options.parameters):
+        name, equals, values = text.partition("=")
+        if not (name and equals and values) or name in named:
+            raise ValueError(f"{text!r} can't be used; expected NAME=VALUE, each name once, such as chunk_seconds=1.5,3,6")
+        named[name] = parse_values(values) if text in options.choices else parse_values(values)[0]
+    choices = {text.partition("=")[0]: named.pop(text.partition("=")[0]) for text in options.choices}
+    out = options.out or f"runs/ablate-{'-'.join(choices)}"
+    levels, page = ablate(choices, options.study, out, options.seeds, named, options.workers, options.report)
+    for row in levels.itertuples():
+        compared = f"{100 * row.difference:+.1f} points ({100 * row.difference_low:+.1f} to {100 * row.difference_high:+.1f}), "
+        print(f"{row.label}: {row.accuracy:.1%} (95% interval {row.low:.1%} to {row.high:.1%}, {row.n_runs} runs); "
+              f"{compared if row.difference == row.difference else ''}{row.verdict}")
+    print(f"The report: {page}")
+    return 0
+
+
+def _add_ablate(commands):
+    """The options of `genre-study ablate`."""
+    ablate = commands.add_parser("ablate", help="try values of a parameter of the study",
+                                 description="Run the study with several values of a parameter and several seeds, and "
+                                             "compare them. The same command continues.")
+    ablate.add_argument("choices", nargs="+", metavar="NAME=VALUES", help="such as chunk_seconds=1.5,3,6")
+    ablate.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each value (default 3)")
+    ablate.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+                        help="a parameter of all runs, such as epochs=5")
+    ablate.add_argument("--out", metavar="FOLDER", help="folder of the runs (default runs/ablate-NAME)")
+    ablate.add_argument("--workers", type=int, metavar="N", help="runs at once (default one a core)")
+    ablate.add_argument("--study", default="nbs/studies/reproduce.ipynb", metavar="NOTEBOOK", help="default %(default)s")
+    ablate.add_argument("--report", default="nbs/studies/ablation.ipynb", metavar="NOTEBOOK", help="default %(default)s")
+    ablate.set_defaults(run=_ablate)
+
+# %% ../nbs/command.ipynb #8ed33ccd
+def _page(options):
+    """Make a page of an executed notebook, and print its last printed line and the page's place."""
+    from genre_study.grid.page import last_line, write_page
+
+    page = write_page(options.notebook)
+    print(f"{last_line(options.notebook) or 'The page'}: {page}")
+    return 0
+
+
+def _add_page(commands):
+    """The options of `genre-study page`."""
+    page = commands.add_parser("page", help="a page to read from an executed notebook",
+                               description="Write an executed notebook as one HTML file that needs nothing else.")
+    page.add_argument("notebook", metavar="NOTEBOOK", help="such as runs/reproduce/reproduce.ipynb")
+    page.set_defaults(run=_page)
+
 # %% ../nbs/command.ipynb #770738f2
 def _parser():
     """What can be typed."""
     parser = argparse.ArgumentParser(prog="genre-study", description="Music genres from audio.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_predict, _add_serve, _add_render, _add_audit):
+    for add in (_add_predict, _add_serve, _add_render, _add_audit, _add_ablate, _add_page):
         add(commands)
     return parser
 

@@ -1,10 +1,12 @@
 """The ablation study over runs of a toy study whose skill is known, so that each verdict is known before."""
 import json
+from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 
+from genre_study.command import main
 from genre_study.grid.grid import run_grid
 
 CELLS = ["# # Toy", 'corpus: str = "one.npz"\nskill: float = 0.5\nlength: int = 1\nseed: int = 0\nrun_dir: str = "run"',
@@ -77,3 +79,25 @@ def test_without_any_run_it_says_so(root, tmp_path):
     (tmp_path / "none").mkdir()
     assert "nothing below can be shown yet" in report(root, tmp_path / "none", tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_command_ends_in_the_report(root, runs, tmp_path, capsys, monkeypatch):
+    """The level of the study's own value is there without being asked for, and is what the other is compared to."""
+    monkeypatch.chdir(root)
+    asked = ["ablate", "skill=0.9", "--seeds", "2", "-p", "length=0", "--study", str(runs.parent / "toy.ipynb")]
+    assert main([*asked, "--out", str(tmp_path / "out")]) == 0
+    own, other, last = capsys.readouterr().out.splitlines()[-3:]
+    assert own.startswith("skill=0.5: ") and own.endswith("2 runs); compared to")
+    assert other.startswith("skill=0.9: ") and "points (+" in other and other.endswith(", better")
+    page = Path(last.removeprefix("The report: "))
+    text = page.read_text(encoding="utf-8")
+    assert "What does skill change?" in text and "Not started" not in text and "<script" not in text
+    assert 'alt="Song accuracy with its interval' in text
+    assert (page.parent / "levels.csv").is_file()
+    for wrong, message in ((["skill"], "expected NAME=VALUE"), (["skill=0.9", "-p", "skill=0.1"], "each name once"),
+                           (["skill=010"], "read as another number"), (["skil=1"], "no parameter 'skil'"),
+                           (["skill=0.9", "--seeds", "0"], "seeds=0, expected")):
+        assert main([*asked[:1], *wrong, *asked[-2:], "--out", str(tmp_path / "none")]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from genre_study.grid.expand import expand_grid, read_grid, read_study
 from genre_study.grid.grid import run_grid
@@ -99,7 +101,8 @@ def metrics_of(out):
 def test_papermill_would_lose_a_parameter_that_the_grid_sees(study):
     from papermill import inspect_notebook
     assert "text" not in inspect_notebook(str(study))
-    assert read_study(study).parameters == {"rate": 0.5, "text": "", "steps": 4, "seed": 0, "data": "", "mode": "", "run_dir": "run"}
+    assert read_study(study).parameters == {"rate": 0.5, "text": "", "steps": 4, "seed": 0, "data": "", "mode": "",
+                                            "run_dir": "run"}
 
 
 HOSTILE = ['"; import os; os.abort() #', "'''\nraise SystemExit\n'''", "\\\"\n\\", "{rate.__class__}", "é\u2028 \x00",
@@ -113,6 +116,41 @@ def test_hostile_text_arrives_as_text(study, tmp_path):
     assert table["state"].tolist() == ["finished"] * 3, table["error"].tolist()
     assert sorted(read_runs(out)["text"]) == sorted(texts)
     assert not (tmp_path / "x").exists()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.binary(max_size=3)
+    | st.text(st.characters() | st.sampled_from("\0\ud800\udfff.{}"), max_size=8)
+    | st.sampled_from(["rate", "text", "seed", "run_dir"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["rate", "text", "seed"]) | inner.filter(
+        lambda key: isinstance(key, str | int | float)), inner, max_size=3) | st.tuples(inner), max_leaves=6)
+KEYS = ("name", "question", "base", "cross", "cases", "leave_out", "compare_to", "seeds")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(grid=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4))
+def test_any_grid_is_expanded_or_refused_in_words(study, grid):
+    """Nothing foreign is raised, and each key is that of its parameters, also after they were JSON."""
+    try:
+        table = expand_grid(grid, study)
+    except ValueError as error:
+        assert len(str(error)) > 20
+    else:
+        assert table["key"].is_unique and json.loads(json.dumps(table["given"].tolist())) == table["given"].tolist()
+
+
+ODD_FILES = ["[" * 3000, "{a: " * 3000, "\0", "base: {text: \"\\uD800\"}", "base: !!python/complex 1j", "a: *b", "? [1]\n: 2",
+             "base: &a {text: *a}", "seeds: [0o7, 010]", "base: {rate: 1:30}", "base: 2020-99-99", "\xff", "name: ../up"]
+
+
+@pytest.mark.parametrize("text", ODD_FILES)
+def test_odd_files_are_refused_in_words(study, tmp_path, text):
+    (tmp_path / "odd.yaml").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"odd|base|seed|text|name"):
+        expand_grid(tmp_path / "odd.yaml", study)
+    (tmp_path / "odd.ipynb").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"odd\.ipynb' is not a Jupyter notebook"):
+        read_study(tmp_path / "odd.ipynb")
 
 
 def test_states_of_runs(study, tmp_path):

@@ -1,30 +1,40 @@
 """The study notebook as papermill runs it: parameters, refusals, the run folder."""
 import ast
+import hashlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sysconfig
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import papermill as pm
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from genre_study import study
+from genre_study.grid.page import write_page
+from genre_study.mel import MelSpec
 from genre_study.predict.bundle import bundle_of_run
 from genre_study.predict.song import predict_song
 from genre_study.study import StudySettings, check_settings
+from genre_study.train import TrainSpec
 
 NOTEBOOK = "nbs/studies/reproduce.ipynb"
 
 
-def papermill(root, run_dir, **parameters):
+def papermill(root, run_dir, *options, **parameters):
     """Run the study as a reader does; return the finished process."""
     command = [str(Path(sysconfig.get_path("scripts")) / "papermill"), "--no-log-output", "--no-progress-bar", NOTEBOOK,
-               str(run_dir / "out.ipynb"), "-y", yaml.safe_dump({"run_dir": str(run_dir), **parameters})]
+               str(run_dir / "out.ipynb"), "-y", yaml.safe_dump({"run_dir": str(run_dir), **parameters}), *options]
     run_dir.mkdir(parents=True, exist_ok=True)
     return subprocess.run(command, cwd=root, capture_output=True, text=True, env={**os.environ})
 
@@ -46,7 +56,8 @@ def small(tmp_path_factory):
 
 
 def test_a_run_leaves_all_it_should(root, tmp_path, small):
-    done = papermill(root, tmp_path / "run", **small)
+    asked = {**small, "training": {"scaling": "band"}}
+    done = papermill(root, tmp_path / "run", "-p", "network_options", '{"dropout": 0.25}', **asked)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "run"
     for name in ("parameters.yaml", "history.csv", "chunks.parquet", "songs.parquet", "model.keras"):
@@ -56,19 +67,59 @@ def test_a_run_leaves_all_it_should(root, tmp_path, small):
         assert metrics[name] not in (None, {}), name
     songs = pd.read_parquet(folder / "songs.parquet")
     test = songs[songs.split == "test"]
-    share = (test[metrics["genres"]].idxmax(axis=1) == test.true_genre).mean()
+    share = (test[metrics["genres"]].idxmax(axis=1) == test.genre).mean()
     assert metrics["song"]["accuracy"] == pytest.approx(share)
     confusion = np.array(metrics["song"]["confusion"])
     assert confusion.sum() == len(test) == metrics["n_tracks"]["test"]
     rows = dict(zip(metrics["genres"], confusion.sum(axis=1)))
-    assert rows == test.true_genre.value_counts().to_dict(), "rows of the confusion matrix are the true genres"
+    assert rows == test.genre.value_counts().to_dict(), "rows of the confusion matrix are the true genres"
     low, high = metrics["song"]["accuracy_ci95"]
     assert 0 <= low <= share <= high <= 1
     assert len(list((folder / "figures").glob("*.png"))) == len(list((folder / "figures").glob("*.svg"))) >= 4
 
-    again = papermill(root, folder, **small)
+    assert metrics["parameters"]["network_options"] == {"dropout": 0.25}, "text is read as JSON"
+    check_learned_from(metrics, songs, pd.read_parquet(folder / "chunks.parquet"))
+    check_that_prediction_scales_as_training_did(folder, metrics, Path(small["data_dir"]))
+    check_page(write_page(folder / "out.ipynb").read_text(encoding="utf-8"), metrics)
+
+    again = papermill(root, folder, "-p", "network_options", '{"dropout": 0.25}', **asked)
     assert again.returncode != 0 and "holds a finished run" in again.stderr
     assert json.loads((folder / "metrics.json").read_text()) == metrics
+
+
+def check_learned_from(metrics, songs, chunks):
+    """The hashes are those of the tracks in the tables, worked out here once more."""
+    for side in ("valid", "test"):
+        for table in (songs, chunks):
+            lines = "".join(f"{name}\n" for name in sorted(set(table.track_id[table.split == side])))
+            assert hashlib.sha256(lines.encode()).hexdigest() == metrics["learned_from"]["track_ids_sha256"][side]
+    assert len(set(metrics["learned_from"]["track_ids_sha256"].values())) == 3
+    assert metrics["processor"]["machine"] and metrics["versions"]["keras"]
+
+
+def check_that_prediction_scales_as_training_did(folder, metrics, data_dir):
+    """`training: {scaling: band}` holds for the run, its bundle and a prediction of one of its songs alike."""
+    assert metrics["training"]["scaling"] == "band" and metrics["parameters"]["scaling"] == "track"
+    bundle, chunks = bundle_of_run(folder), pd.read_parquet(folder / "chunks.parquet")
+    assert bundle.scaling == "band"
+    title = chunks.track_id[chunks.split == "test"].iloc[0]
+    song = predict_song(next(data_dir.glob(f"minicorpus-8/*/{title}.wav")), bundle)
+    expected = chunks.loc[chunks.track_id == title, metrics["genres"]].to_numpy()
+    np.testing.assert_allclose(song.timeline[metrics["genres"]].to_numpy()[:len(expected)], expected, atol=5e-3)
+
+
+def check_page(page, metrics):
+    """The headline stands at the top; pictures have texts; wrong songs can be heard; nothing comes from elsewhere."""
+    song = metrics["song"]
+    headline = f"Song accuracy {song['accuracy']:.1%} (95% interval {song['accuracy_ci95'][0]:.1%}"
+    assert headline in page and page.index(headline) < page.index("<h2") + 2000 < page.index("<img")
+    assert "<summary>Parameters: protocol track, network_options {" in page and "epochs 1" in page
+    pictures = re.findall(r"<img[^>]*>", page)
+    assert len(pictures) >= 5 and all(re.search(r'alt="[^"]{10,}"', picture) for picture in pictures)
+    n_wrong = round(song["n"] * (1 - song["accuracy"]))
+    assert page.count('src="data:audio/mpeg') == min(6, n_wrong)
+    assert not re.findall(r'<script|(?:src|href)="(?!data:|#)', page)
+    assert "is not finished" not in page and "--model runs/reproduce" in page
 
 
 def test_the_studys_own_network_by_its_recipe(root, tmp_path, small):
@@ -90,7 +141,7 @@ def test_the_studys_own_network_by_its_recipe(root, tmp_path, small):
 
 
 @pytest.mark.parametrize("parameters, message", [
-    ({"network": "study_cnn", "chunk_seconds": 5, "frames_per_second": 12.9, "tracks_per_genre": 8}, "at least 128 columns"),
+    ({"network": "study_cnn", "chunk_seconds": 5, "frames_per_second": 12.9, "tracks_per_genre": 8}, "at least 128 frames"),
     ({"training": {"rate": 0.1}}, "expected fields of TrainSpec"),
     ({"epoch": 3}, "did you mean 'epochs'?"),
     ({"epochs": "many"}, "epochs='many' is of type str; expected int"),
@@ -112,8 +163,120 @@ def test_parameters_are_data_not_code(root, tmp_path, value):
     assert not (root / "hacked").exists() and not (root / "nbs/studies/hacked").exists()
 
 
+def test_the_result_is_written_in_the_last_cell(root):
+    """What fails after metrics.json is there would leave a finished run that the same call refuses."""
+    cells = [cell["source"] for cell in json.loads((root / NOTEBOOK).read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = ["".join(source) for source in cells]
+    assert [number for number, source in enumerate(cells) if "finish_run" in source] == [len(cells) - 1]
+    assert [line for line in cells[-1].splitlines() if line.strip()][-1] == "print(result)"
+
+
+class Broken(OSError):
+    pass
+
+
+@pytest.mark.parametrize("n", range(8))
+def test_a_fault_at_any_write_leaves_a_run_that_can_be_continued_or_is_finished(tmp_path, monkeypatch, n):
+    """The n-th change to the disk fails: the run either ends well, or the same call goes on and ends well."""
+    rows = [(f"{genre} {side}", genre, side, side) for genre in "ab" for side in ("train", "valid", "test")]
+    tracks = pd.DataFrame(rows, columns=["track_id", "genre", "artist", "split"])
+    chunks = tracks.assign(start_s=0.0)
+    tables = {side: chunks.loc[chunks.split == side, ["track_id", "start_s"]].assign(a=0.6, b=0.4) for side in ("valid", "test")}
+    store = SimpleNamespace(problems=[], unit="db", frames_per_second=43.0, spec=MelSpec())
+    chosen, history = StudySettings(run_dir=str(tmp_path / "run")), pd.DataFrame({"epoch": [1]})
+    seen = [0]
+
+    def failing(function):
+        def call(*args, **options):
+            seen[0] += 1
+            if seen[0] == n + 1:
+                raise Broken("no room")
+            return function(*args, **options)
+        return call
+
+    def run():
+        study.start_run(chosen)
+        (tmp_path / "run" / study.CHECKPOINT).touch()
+        return study.finish_run(chosen, store, tracks, chunks, tables, history, {})
+
+    with monkeypatch.context() as faults:
+        for owner, name in ((study, "write_whole"), (pd.DataFrame, "to_parquet"), (pd.DataFrame, "to_csv"), (Path, "unlink"),
+                            (Path, "mkdir")):
+            faults.setattr(owner, name, failing(getattr(owner, name)))
+        try:
+            run()
+        except Broken:
+            assert not (tmp_path / "run" / "metrics.json").exists()
+        else:
+            assert json.loads((tmp_path / "run" / "metrics.json").read_text())["song"]["n"] == 2
+            return
+    assert run()["song"]["n"] == 2
+
+
+OTHER = {"epochs": 7, "batch_size": 32, "seed": 5, "learning_rate": 0.01, "loss": "binary_crossentropy", "scaling": "band",
+         "optimizer": "adamw", "weight_decay": 0.1, "schedule": "one_cycle", "warmup_share": 0.5, "label_smoothing": 0.2,
+         "mixup_alpha": 0.3, "time_mask": 4, "band_mask": 5, "ema_momentum": 0.9, "monitor": "last"}
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(TrainSpec)])
+def test_one_place_decides_every_field_of_training(name):
+    """`training` holds for each field; a parameter of the same name that contradicts it is refused, whichever is the default."""
+    value = OTHER[name]
+    assert getattr(StudySettings(training={name: value}).train_spec, name) == value
+    if name in StudySettings.__dataclass_fields__:
+        assert getattr(StudySettings(**{name: value}).train_spec, name) == value
+        assert getattr(StudySettings(**{name: value}, training={name: value}).train_spec, name) == value
+        third = {"epochs": 3, "batch_size": 16, "seed": 2, "scaling": "none"}[name]
+        with pytest.raises(ValueError, match=f"{name}=.* contradict each other; give {name} once"):
+            StudySettings(**{name: third}, training={name: value})
+
+
+def test_bounds_stand_in_the_class_that_uses_the_value():
+    """What MelSpec, ChunkSpec and TrainSpec refuse, the settings refuse, with the parameter's name."""
+    for name, value in (("n_mels", -1), ("mel_scale", "bark"), ("chunk_seconds", 0.0), ("overlap", 1.0), ("epochs", -3),
+                        ("batch_size", 0), ("seed", 2**32), ("scaling", "loud"), ("frames_per_second", 1e6)):
+        with pytest.raises(ValueError, match=name):
+            StudySettings(**{name: value})
+        with pytest.raises(ValueError, match=name):
+            check_settings({name: value})
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.binary(max_size=3)
+    | st.text(st.characters() | st.sampled_from("\0\ud800\udfff{}[]\""), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
+    | st.tuples(inner), max_leaves=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.sampled_from(["corpus", "network_options", "training", "seed", "overlap", "run_dir", "network"]), value=ANYTHING)
+def test_any_value_is_kept_as_it_is_or_refused_in_words(name, value):
+    """Nothing foreign is raised, and what is taken is what parameters.yaml and metrics.json then say."""
+    try:
+        made = asdict(check_settings({name: value}))
+    except (ValueError, TypeError) as error:
+        assert name in str(error)
+    else:
+        assert yaml.safe_load(yaml.safe_dump(made)) == made == json.loads(json.dumps(made))
+
+
+def test_latex_that_is_not_there_is_named_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with matplotlib.rc_context({"text.usetex": True}), pytest.raises(ValueError, match=r"text\.usetex is True in .* no latex"):
+        study.start_run(StudySettings(run_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert study.start_run(StudySettings(run_dir="~/run")) == tmp_path / "run"
+    with pytest.raises(FileNotFoundError, match="no/such"):
+        study.prepare_data(StudySettings(corpus="~/no/such"))
+    assert not Path("~").exists()
+
+
 def test_settings_refuse_nan_and_bool():
-    with pytest.raises(ValueError, match="out of range"):
+    with pytest.raises(ValueError, match="is not a finite number"):
         check_settings({"overlap": float("nan")})
     with pytest.raises(TypeError, match="expected int"):
         check_settings({"seed": True})

@@ -8,7 +8,7 @@ __all__ = ['whole_file', 'write_whole']
 # %% ../../nbs/core/files.ipynb #0b5d0739
 import os
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # %% ../../nbs/core/files.ipynb #ee753020
@@ -34,8 +34,10 @@ def whole_file(path):
         with open(draft, "r+b") as written:  # to write: Windows flushes no handle that is open to read
             os.fsync(written.fileno())  # or the new name could reach the disk before the content does
         os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    except BaseException:  # not `finally`: once the file is in its place, nothing may fail any more
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 # %% ../../nbs/core/files.ipynb #5af31a02
 def write_whole(path, text):

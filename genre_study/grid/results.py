@@ -30,7 +30,7 @@ def _flat_metrics(metrics):
             flat[name] = value
     return flat
 
-# %% ../../nbs/grid/results.ipynb #bdb24583
+# %% ../../nbs/grid/results.ipynb #59f08596
 def read_runs(out):
     """Read all finished runs of a folder into one tidy table.
 
@@ -42,10 +42,10 @@ def read_runs(out):
     Returns
     -------
     pandas.DataFrame
-        One row a finished run: `key`, `notebook` (path of the executed one within `out`), `study_sha256` (of the study's code), every
-        parameter (dicts flattened), and every number of metrics.json, named by its place ("song.accuracy", "seconds.training").
-        Intervals are two columns ("song.accuracy_low", "song.accuracy_high"). Lists, per-genre tables and versions stay in the run's
-        own metrics.json. No rows if nothing is finished.
+        One row a finished run: `key`, `notebook` (path of the executed one within `out`), `study_sha256` (of the
+        study's code), every parameter (dicts flattened), and every number of metrics.json, named by its place
+        ("song.accuracy", "seconds.training"). Intervals are two columns ("song.accuracy_low", "song.accuracy_high").
+        Lists, per-genre tables and versions stay in the run's own metrics.json. No rows if nothing is finished.
 
     Warns
     -----
@@ -58,18 +58,20 @@ def read_runs(out):
     ['key', 'notebook', 'study_sha256']
     """
     rows = [{"key": run["key"], "notebook": f"{run['key']}/{run['name']}.ipynb", "study_sha256": run["study_sha256"],
-             **flatten_parameters(metrics["parameters"]), **_flat_metrics(metrics)} for run, metrics in finished_runs(out)]
+             **flatten_parameters(metrics["parameters"]), **_flat_metrics(metrics)}
+            for run, metrics in finished_runs(out)]
     table = pd.DataFrame(rows, columns=None if rows else ["key", "notebook", "study_sha256"])
     for name, runs in table.groupby(table["notebook"].str.split("/").str[-1]):
         counts = runs["study_sha256"].value_counts()
         if len(counts) > 1:
             listed = ", ".join(f"{n} of {version}" for version, n in counts.items())
-            warnings.warn(f"these runs were made by {len(counts)} versions of {name} (column study_sha256: {listed}), whose results may "
-                          "differ. Compare runs of one version, or remove the folders of the others and run the grid again",
+            warnings.warn(f"these runs were made by {len(counts)} versions of {name} (column study_sha256: {listed}), "
+                          "whose results may differ. Compare runs of one version, or remove the folders of the others "
+                          "and run the grid again",
                           stacklevel=2)
     return table
 
-# %% ../../nbs/grid/results.ipynb #60a6e079
+# %% ../../nbs/grid/results.ipynb #780049e8
 def grid_names(out):
     """List the grids that were started in a folder.
 
@@ -100,7 +102,8 @@ def grid_runs(out, name):
     Returns
     -------
     pandas.DataFrame
-        One row a run: `key`, `label`, `compared_to`, the grid's parameters, `finished` (bool), the columns of `read_runs`.
+        One row a run: `key`, `label`, `compared_to`, the grid's parameters, `finished` (bool), the columns of
+        `read_runs`.
 
     Raises
     ------
@@ -115,14 +118,15 @@ def grid_runs(out, name):
     table = asked.merge(done.drop(columns=repeated), on="key", how="left")
     return table.assign(finished=table["notebook"].notna())
 
-# %% ../../nbs/grid/results.ipynb #de18492e
+# %% ../../nbs/grid/results.ipynb #8988d87f
 def _scored_songs(out, key):
     """Song vectors of the scored side of a run, with their genres."""
     file = Path(out) / key / "songs.parquet"
     if not file.is_file():
         raise FileNotFoundError(
-            f"run {key} is finished and has no songs.parquet. Levels are compared song by song: let the study write that table "
-            "(track_id, split, genre, one column of probabilities a genre), as genre_study.study.finish_run does. read_runs needs none")
+            f"run {key} is finished and has no songs.parquet. Levels are compared song by song: let the study write "
+            "that table (track_id, split, genre, one column of probabilities a genre), as "
+            "genre_study.study.finish_run does. read_runs needs none")
     songs = pd.read_parquet(file)
     side = json.loads(file.with_name("metrics.json").read_text(encoding="utf-8")).get("scored_side", "test")
     return songs[songs["split"] == side].drop(columns="split").reset_index(drop=True)
@@ -132,7 +136,7 @@ def _verdict(low, high):
     """What an interval of a difference says, in words."""
     return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
-# %% ../../nbs/grid/results.ipynb #73ac34c7
+# %% ../../nbs/grid/results.ipynb #7ea33da0
 def compare_levels(out, name, seed=0):
     """Give the accuracy of each level of a grid, and its difference to the level that the grid compares to.
 
@@ -148,10 +152,10 @@ def compare_levels(out, name, seed=0):
     Returns
     -------
     pandas.DataFrame
-        One row a level with a finished run, in the grid's order: `label`, `n_runs` (seeds), `accuracy`, `low`, `high` (95% bootstrap
-        over songs), `difference`, `difference_low`, `difference_high` (NaN for the level compared to, and if that one has no run),
-        `verdict` ("better", "worse", "no difference shown", "compared to", ""), `seconds` (training, median over runs; NaN if the
-        study does not write it).
+        One row a level with a finished run, in the grid's order: `label`, `n_runs` (seeds), `accuracy`, `low`, `high`
+        (95% bootstrap over songs), `difference`, `difference_low`, `difference_high` (NaN for the level compared to,
+        and if that one has no run), `verdict` ("better", "worse", "no difference shown", "compared to", ""), `seconds`
+        (training, median over runs; NaN if the study does not write it).
 
     Raises
     ------
@@ -175,8 +179,10 @@ def compare_levels(out, name, seed=0):
         elif len(pairs):
             gap = accuracy_gap(paired, others, tracks, genres, seed=seed)
             verdict = _verdict(*gap["difference_ci95"])
-        rows.append({"label": label, "n_runs": len(level), "accuracy": pooled["accuracy"],
-                     **dict(zip(("low", "high"), pooled["accuracy_ci95"], strict=True)), "difference": gap["difference"],
-                     **dict(zip(("difference_low", "difference_high"), gap["difference_ci95"], strict=True)), "verdict": verdict,
+        low, high = pooled["accuracy_ci95"]
+        difference_low, difference_high = gap["difference_ci95"]
+        rows.append({"label": label, "n_runs": len(level), "accuracy": pooled["accuracy"], "low": low, "high": high,
+                     "difference": gap["difference"], "difference_low": difference_low,
+                     "difference_high": difference_high, "verdict": verdict,
                      "seconds": level["seconds.training"].median() if "seconds.training" in level else math.nan})
     return pd.DataFrame(rows)

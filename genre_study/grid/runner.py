@@ -25,7 +25,7 @@ from pathlib import Path
 from ..core.files import write_whole
 from .expand import Study
 
-# %% ../../nbs/grid/runner.ipynb #a4928b1a
+# %% ../../nbs/grid/runner.ipynb #bdc313fb
 def _read_json(path):
     """The content of a JSON file, or None if there is none or it is cut off."""
     try:
@@ -56,7 +56,8 @@ def unfinished(folder, name, parameters=None):
         return "metrics.json is missing or not complete"
     made = metrics.get("parameters")
     if not isinstance(made, dict):
-        return ('metrics.json has no "parameters"; a study must write them there, name to value, or its runs can\'t be told apart')
+        return ('metrics.json has no "parameters"; a study must write them there, name to value, or its runs can\'t be '
+                'told apart')
     for parameter, value in (parameters or {}).items():
         if parameter != "run_dir" and (parameter not in made or made[parameter] != value):
             return f"metrics.json was made with {parameter}={made.get(parameter)!r}, not with {value!r} as asked"
@@ -156,10 +157,8 @@ def _kernel_manager(lock, connection_file):
             short = len(os.fsencode(connection_file)) < 100  # the path of a socket may have 103 bytes
             super().__init__(connection_file=str(connection_file), transport="ipc" if short else "tcp", **options)
 
-        async def _async_start_kernel(self, **options):
-            await super()._async_start_kernel(**options, pass_fds=[lock])
-
-        start_kernel = _async_start_kernel
+        async def start_kernel(self, **options):
+            await super().start_kernel(**options, pass_fds=[lock])
 
     return LockedKernelManager
 
@@ -185,7 +184,7 @@ def _execute(run, lock, scratch):
     for path in (Path("running.ipynb"), failed):
         path.unlink(missing_ok=True)
 
-# %% ../../nbs/grid/runner.ipynb #dcce15fd
+# %% ../../nbs/grid/runner.ipynb #fe1aa556
 def _explain(error):
     """The failing cell and the error, in words."""
     from papermill.exceptions import PapermillExecutionError
@@ -196,14 +195,15 @@ def _explain(error):
     def uncoloured(text):
         return re.sub(r"\x1b\[[0-9;]*m", "", str(text))
 
-    lines = list(itertools.dropwhile(lambda line: not line.strip(), error.source.splitlines()))  # IPython counts without these
+    # IPython counts without these
+    lines = list(itertools.dropwhile(lambda line: not line.strip(), error.source.splitlines()))
     cell = f"In [{error.exec_count}]: {lines[0] if lines else ''}"
     found = re.search(rf"Cell In\[{error.exec_count}\], line (\d+)", uncoloured("\n".join(error.traceback or [])))
     if found and 1 < int(found[1]) <= len(lines):
         cell += f" ... line {found[1]}: {lines[int(found[1]) - 1].strip()}"
     return {"cell": cell, "error": f"{error.ename}: {uncoloured(error.evalue)}"}
 
-# %% ../../nbs/grid/runner.ipynb #1e000760
+# %% ../../nbs/grid/runner.ipynb #13c612d5
 def _children(pid):
     """All processes below one."""
     import psutil
@@ -223,7 +223,7 @@ def _kill_children(pid):
 
 
 def _watch(parent, memory_gb, problem, interval_s=0.5):
-    """End the kernel if the run's parent is gone, or if the run uses too much memory; then put the reason into `problem`."""
+    """End the kernel if the run has lost its parent, or uses too much memory: `problem` then gets the reason."""
     import psutil
 
     while not problem:
@@ -236,8 +236,8 @@ def _watch(parent, memory_gb, problem, interval_s=0.5):
             with contextlib.suppress(psutil.Error):
                 used += process.memory_info().rss / 2**30
         if used > memory_gb:
-            problem.append(f"MemoryError: the run used {used:.2f} GiB, more than its bound of {memory_gb:.2f} GiB; run fewer at once "
-                           "(workers) or raise memory_gb")
+            problem.append(f"MemoryError: the run used {used:.2f} GiB, more than its bound of {memory_gb:.2f} GiB; run "
+                           "fewer at once (workers) or raise memory_gb")
             _kill_children(os.getpid())
 
 # %% ../../nbs/grid/runner.ipynb #83b6278d
@@ -261,7 +261,7 @@ def _work(scratch, parent, lock):
         answer |= {"state": "failed", "error": too_much[0]}
     write_whole(scratch / "answer.json", json.dumps(answer))
 
-# %% ../../nbs/grid/runner.ipynb #d3650452
+# %% ../../nbs/grid/runner.ipynb #19bc8479
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
                      "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
                      "LOKY_MAX_CPU_COUNT", "NPROC")
@@ -275,7 +275,8 @@ def _run_in_process(run, lock, stop):
     with prepared as scratch, open(Path(run.folder) / "log.txt", "ab") as log:
         (Path(scratch) / "run.json").write_text(json.dumps(asdict(run)))
         environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(run.threads)), "TMPDIR": scratch}
-        process = subprocess.Popen([sys.executable, "-c", _WORK, scratch, str(os.getpid()), str(lock)], stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([sys.executable, "-c", _WORK, scratch, str(os.getpid()), str(lock)],
+                                   stdin=subprocess.DEVNULL,
                                    stdout=log, stderr=log, start_new_session=True, pass_fds=[lock], env=environment)
         try:
             while process.poll() is None:
@@ -300,22 +301,22 @@ def _judge(answer, status, run):
         return {"state": "failed", "error": f"the notebook ran to its end, but {run.problem}"}
     return answer
 
-# %% ../../nbs/grid/runner.ipynb #3676e8d2
+# %% ../../nbs/grid/runner.ipynb #62faccf5
 def _refuse_hopeless(run):
     """Raise OSError if a path is missing here, or the disk has too little room."""
     missing = [f"{name}={path}" for name, path in run.paths.items() if not Path(path).exists()]
     if missing:
-        raise FileNotFoundError(f"{socket.gethostname()} does not have {', '.join(missing)}, which exists where run_grid was called; "
-                                "mount it at the same path on every worker")
+        raise FileNotFoundError(f"{socket.gethostname()} does not have {', '.join(missing)}, which exists where "
+                                "run_grid was called; mount it at the same path on every worker")
     folder = Path(run.folder)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**30
     if free < run.min_free_gb:
-        raise OSError(errno.ENOSPC, f"No space left on device: {free:.2f} GiB free, a run needs {run.min_free_gb} GiB (min_free_gb); "
-                                    "make room and call again, finished runs are kept")
+        raise OSError(errno.ENOSPC, f"No space left on device: {free:.2f} GiB free, a run needs {run.min_free_gb} GiB "
+                                    "(min_free_gb); make room and call again, finished runs are kept")
 
-# %% ../../nbs/grid/runner.ipynb #3ad71a42
+# %% ../../nbs/grid/runner.ipynb #5a8c344d
 def _prepare(run):
     """Make a run folder ready: results of other parameters are moved aside, an unfinished run is continued."""
     folder, before = Path(run.folder), _read_json(Path(run.folder) / "run.json") or {}
@@ -328,10 +329,11 @@ def _prepare(run):
     names = (f"{run.study.name}.ipynb", "running.ipynb", "metrics.json")
     for leftover in [*(folder / name for name in names), *folder.glob(".*.part.*")]:
         leftover.unlink(missing_ok=True)
-    about = {"key": run.key, "name": run.study.name, "study_sha256": run.study.code_sha256, "given": run.given, "run_dir": run.folder}
+    about = {"key": run.key, "name": run.study.name, "study_sha256": run.study.code_sha256, "given": run.given,
+             "run_dir": run.folder}
     write_whole(folder / "run.json", json.dumps(about, indent=1, sort_keys=True))
 
-# %% ../../nbs/grid/runner.ipynb #c05d2c06
+# %% ../../nbs/grid/runner.ipynb #217be54b
 def do_run(run, stop):
     """Do one run of a study under its lock.
 
@@ -344,9 +346,9 @@ def do_run(run, stop):
     Returns
     -------
     dict
-        key; state: "finished", "failed", "stopped", "not started" (no room on the disk, or a path is missing), "skipped" (it was
-        finished before) or "busy" (another call is doing it right now); seconds; cell and error of a failed run; host;
-        study_sha256 of the code that made a skipped run.
+        key; state: "finished", "failed", "stopped", "not started" (no room on the disk, or a path is missing),
+        "skipped" (it was finished before) or "busy" (another call is doing it right now); seconds; cell and error of a
+        failed run; host; study_sha256 of the code that made a skipped run.
     """
     started, folder = time.monotonic(), Path(run.folder)
     row = {"key": run.key, "state": "skipped", "seconds": 0.0, "cell": "", "error": "", "host": socket.gethostname(),

@@ -170,7 +170,7 @@ def _valid_temperature(chunks, genres):
     from genre_study.evaluate import song_vectors
 
     valid = chunks[chunks["split"] == "valid"]
-    truth = valid[["track_id", "true_genre"]].drop_duplicates().rename(columns={"true_genre": "genre"})
+    truth = valid[["track_id", "genre"]].drop_duplicates()
     return fit_temperature(song_vectors(valid[["track_id", "start_s", *genres]]), truth, genres)
 
 # %% ../../nbs/predict/bundle.ipynb #f43966f5
@@ -221,7 +221,7 @@ def bundle_of_run(run_dir, store=None, floor_db=None):
         likeness = fit_likeness(store, [track for track in store.tracks["track_id"] if track not in seen], floor_db)
     return Bundle(
         network=load_network(run_dir / "model.keras"), genres=genres, mel=_mel_of_run(metrics, store),
-        chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=choices["scaling"],
+        chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=metrics.get("training", choices)["scaling"],
         temperature=_valid_temperature(chunks, genres), likeness=likeness, floor_db=floor_db,
         trained_on=f"{metrics['n_tracks']['train']} tracks of {Path(str(metrics['corpus'])).name}")
 
