@@ -161,12 +161,30 @@ def _add_page(commands):
     page.add_argument("notebook", metavar="NOTEBOOK", help="such as runs/reproduce/reproduce.ipynb")
     page.set_defaults(run=_page)
 
+# %% ../nbs/command.ipynb #b8be978e
+def _fetch(options):
+    """Get a copy of a corpus."""
+    from genre_study.corpora.gtzan import fetch_gtzan
+
+    tracks = fetch_gtzan(options.folder, options.archive, progress=sys.stderr.isatty())
+    print(f"{len(tracks)} tracks in {options.folder}", file=sys.stderr)
+    return 0
+
+
+def _add_fetch(commands):
+    """Add the options of `genre-study fetch`."""
+    fetch = commands.add_parser("fetch", help="get a copy of a corpus", description="Get a copy of a corpus.")
+    fetch.add_argument("corpus", choices=["gtzan"], help="GTZAN, 1.23 GB, from the Hugging Face Hub")
+    fetch.add_argument("folder", metavar="FOLDER", help="where it goes, as FOLDER/genres")
+    fetch.add_argument("--archive", metavar="FILE", help="a .tar.gz or .zip that you have already, instead of a download")
+    fetch.set_defaults(run=_fetch)
+
 # %% ../nbs/command.ipynb #770738f2
 def _parser():
     """What can be typed."""
     parser = argparse.ArgumentParser(prog="genre-study", description="Music genres from audio.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_predict, _add_serve, _add_render, _add_audit, _add_ablate, _add_page):
+    for add in (_add_predict, _add_serve, _add_render, _add_audit, _add_fetch, _add_ablate, _add_page):
         add(commands)
     return parser
 

@@ -28,6 +28,7 @@ import yaml
 
 from .chunk import ChunkSpec, chunk_table
 from .core.files import write_whole
+from .core.layouts import is_corpus_file
 from .corpus import gtzan_replicas, gtzan_tracks, read_corpus
 from .evaluate import evaluate, song_vectors
 from .mel import MelSpec
@@ -319,14 +320,14 @@ def prepare_data(settings, corpus=None):
     """
     source = Path(settings.corpus if corpus is None else corpus).expanduser()
     if not source.exists():
-        advice = "give 'minicorpus', a folder with one folder a genre, an .npz of spectrograms, or a store"
+        advice = "give 'minicorpus', a corpus (folder, archive or CSV), an .npz of spectrograms, or a store"
         if settings.corpus == "minicorpus":
             advice = "render it first (genre_study.synth.minicorpus) and give its folder"
         raise FileNotFoundError(f"corpus={str(corpus or settings.corpus)!r} does not exist; {advice}")
     if (source / "zarr.json").is_file():
         store = open_store(source)
         _refuse_others(settings, store.spec, store.frames_per_second)
-    elif source.is_file():
+    elif source.is_file() and not is_corpus_file(source):
         store = _imported_store(settings, source)
     else:
         spec = settings.mel_spec  # the name of a folder does not tell two of them apart, so its path is in the key

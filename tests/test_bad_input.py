@@ -157,7 +157,7 @@ IDS, MEL = np.array([f"{genre}.{i}" for genre in "ab" for i in range(4)]), np.ra
 
 @pytest.mark.parametrize("make, message", [
     (lambda folder: tone(folder / "a.wav") or folder / "a.wav", "one folder a genre"),
-    (lambda folder: (folder / "a.csv").write_text("a,b") and folder / "a.csv", "expected an .npz with ids and mel"),
+    (lambda folder: (folder / "a.csv").write_text("a,b") and folder / "a.csv", "expected path, genre"),
     (lambda folder: np.save(folder / "a.npy", MEL) or folder / "a.npy", "expected an .npz with ids and mel"),
     (lambda folder: (folder / "a.npz").touch() or folder / "a.npz", "expected an .npz with ids and mel"),
     (lambda folder: written(folder, "a.npz", mel=MEL), "has no array 'ids', it has mel.npy"),

@@ -242,7 +242,7 @@ def test_a_refused_change_at_any_step(tmp_path, monkeypatch, change):
     while refused:
         calls = 0
 
-        def refuse(*args, **kwargs):
+        def refuse(*args, number=number, **kwargs):
             nonlocal calls
             calls += 1
             if calls == number + 1:

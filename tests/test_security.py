@@ -95,7 +95,7 @@ def test_studies_and_tutorials_do_not_either(notebook):
 
 # What bandit finds, and why it stays. A new finding needs a reason here or another way to do it.
 EXPLAINED = {
-    ("B202", "corpora/gtzan.py"): "extractall has a filter: our own, which lets audio through, and then the standard library's",
+    ("B202", "core/archive.py"): "extractall has a filter: our own, then the standard library's",
     ("B404", "grid/runner.py"): "runs are processes of their own",
     ("B603", "grid/runner.py"): "a list of fixed arguments without a shell; parameters travel in a JSON file",
     ("B404", "predict/source.py"): "ffmpeg decodes what libsndfile does not know",

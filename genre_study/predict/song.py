@@ -19,7 +19,7 @@ import pandas as pd
 from ..core.audio import CountedBlocks
 from .bundle import _bundle, _fingerprint
 from ..chunk import chunk_table
-from ..corpus import _text
+from ..core.layouts import printable
 from .novelty import _doubts, _entropy, _fine, _lag, _samples_of, _shape, _spread, _sums, _tone
 
 from ..core.files import whole_file
@@ -325,7 +325,7 @@ _IDENTITY = ("path", "size_bytes", "modified_ns", "network")
 def _identity(path, folder, network):
     """What a row is of: path, size_bytes and modified_ns of a file, and the fingerprint of the network."""
     facts = path.stat()
-    name = _text(path.relative_to(folder).as_posix())
+    name = printable(path.relative_to(folder).as_posix())
     return dict(zip(_IDENTITY, (name, facts.st_size, facts.st_mtime_ns, network)))
 
 

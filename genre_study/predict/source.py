@@ -17,7 +17,7 @@ from numbers import Real
 import numpy as np
 
 from ..core.audio import AudioError, mean_of_channels, resample, audio_blocks
-from ..corpus import _text
+from ..core.layouts import printable
 
 # %% ../../nbs/predict/source.ipynb #33ff9ec0
 class _Mix:
@@ -139,14 +139,14 @@ def _file_blocks(file, sample_rate, max_duration_s=4 * 3600, mix=mean_of_channel
 def _open_source(source, sample_rate, wanted_rate, max_duration_s=4 * 3600, mix=mean_of_channels):
     """(name, mono blocks at the wanted rate) of whatever music came in."""
     if isinstance(source, (str, os.PathLike)):
-        return _text(os.path.basename(os.fspath(source))), _file_blocks(source, wanted_rate, max_duration_s, mix)
+        return printable(os.path.basename(os.fspath(source))), _file_blocks(source, wanted_rate, max_duration_s, mix)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "bytes", _file_blocks(io.BytesIO(source), wanted_rate, max_duration_s, mix)
     if isinstance(source, io.TextIOBase):
         raise TypeError("the file object gives text, not bytes; open it with mode 'rb'")
     if hasattr(source, "read"):
         name = getattr(source, "name", None)
-        name = _text(os.path.basename(name)) if isinstance(name, str) else "file object"
+        name = printable(os.path.basename(name)) if isinstance(name, str) else "file object"
         return name, _file_blocks(source, wanted_rate, max_duration_s, mix)
     if isinstance(source, tuple) and len(source) == 2:
         source, sample_rate = source

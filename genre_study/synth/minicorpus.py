@@ -39,13 +39,13 @@ def _keep_or_render(song, path, known):
         draft.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
-# %% ../../nbs/synth/minicorpus.ipynb #3e43a75b
+# %% ../../nbs/synth/minicorpus.ipynb #c2a4460d
 def _read_note(folder):
     """Read what a folder says of the mini-corpus in it; None if the folder is new or empty."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder for the mini-corpus")
     note = folder / "minicorpus.json"
-    # before the note is looked for: another process may write it right now, and its tracks come later; its draft is hidden
+    # looked up before the note: another process may write it right now, and its tracks come later; its draft is hidden
     holds_something = folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir())
     if note.exists():
         try:
@@ -80,13 +80,14 @@ def _claim_folder(folder, seconds, seed, tracks_per_genre):
     _write_note(folder, note)
     return note
 
-# %% ../../nbs/synth/minicorpus.ipynb #c28316a0
+# %% ../../nbs/synth/minicorpus.ipynb #5cf42ae8
 def _render_tracks(folder, note, tracks_per_genre, progress):
     """Compose every listed track, render those asked for that are not there yet, and return the table."""
     from tqdm import tqdm
 
     rows, seconds = [], note["seconds"]
-    with tqdm(total=len(GENRES) * note["tracks_per_genre"], desc="mini-corpus", unit="track", disable=not progress) as bar:
+    n_tracks = len(GENRES) * note["tracks_per_genre"]
+    with tqdm(total=n_tracks, desc="mini-corpus", unit="track", disable=not progress) as bar:
         for genre in GENRES:
             for index in range(note["tracks_per_genre"]):
                 song = compose(genre, index, seconds, note["seed"])
@@ -94,8 +95,9 @@ def _render_tracks(folder, note, tracks_per_genre, progress):
                 if index < tracks_per_genre:
                     note["sha256"][song.track_id] = _keep_or_render(song, path, note["sha256"].get(song.track_id))
                 rows.append(dict(track_id=song.track_id, path=f"{genre}/{path.name}", genre=genre, artist=song.artist,
-                                 duration_s=round(seconds * SAMPLE_RATE) / SAMPLE_RATE, tempo_bpm=song.tempo_bpm, key=song.key,
-                                 **{part: name or "" for part, name in song.programs.items()}, index=index))
+                                 duration_s=round(seconds * SAMPLE_RATE) / SAMPLE_RATE, tempo_bpm=song.tempo_bpm,
+                                 key=song.key, **{part: name or "" for part, name in song.programs.items()},
+                                 index=index))
                 bar.update()
             _write_note(folder, note)
     return pd.DataFrame(rows)

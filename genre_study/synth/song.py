@@ -150,7 +150,7 @@ def _lead_bar(motif, steps, chord, tonic, scale, place, gain):
         notes.append(("lead", beat, length * 0.93, scale[place], gain if beat % 1 == 0 else gain - 2))
     return notes, place
 
-# %% ../../nbs/synth/song.ipynb #da62a419
+# %% ../../nbs/synth/song.ipynb #e77eecc3
 _TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
@@ -176,7 +176,8 @@ def _draw_plan(style, artist, rng):
     minor = bool({"i", "iv"} & {numeral.rstrip("maj57") for numeral in numerals})
     tonic = int(rng.integers(12))
     return dict(
-        groove=groove, beats=len(groove["bass"][0]) // groove["steps"], tempo_bpm=float(round(rng.uniform(*artist["bpm"]), 1)),
+        groove=groove, beats=len(groove["bass"][0]) // groove["steps"],
+        tempo_bpm=float(round(rng.uniform(*artist["bpm"]), 1)),
         tonic=tonic, minor=minor, key=f"{_TONICS[tonic]} {'minor' if minor else 'major'}",
         chords=[read_chord(numeral) for numeral in numerals], bass=_pick(rng, groove["bass"]),
         comps=[_pick(rng, groove["comp"]), _pick(rng, groove["comp"])],

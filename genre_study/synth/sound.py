@@ -60,13 +60,13 @@ def _tuned(soundfont):
             generators["amount"][zone[_SAMPLE_ID]] = numbers[sample, key]
     return _with_tables(soundfont, chunks, generators.tobytes(), np.array([*found, headers[-1]]).tobytes())
 
-# %% ../../nbs/synth/sound.ipynb #d7e48505
+# %% ../../nbs/synth/sound.ipynb #c89dc132
 def _with_tables(soundfont, chunks, generators, headers):
     """Replace the generators (same size) and the sample headers (the last chunk, any size) of a SoundFont."""
     start, size = chunks[b"shdr"]
     if start + 8 + size != len(soundfont):
-        raise ValueError("the SoundFont does not end with its sample headers; expected a file as in section 4 of the specification, "
-                         "such as pretty_midi's: reinstall pretty_midi")
+        raise ValueError("the SoundFont does not end with its sample headers; expected a file as pretty_midi ships it: "
+                         "reinstall pretty_midi")
     changed = bytearray(soundfont[:start + 8] + headers)
     at = chunks[b"igen"][0] + 8
     changed[at:at + len(generators)] = generators
@@ -75,7 +75,7 @@ def _with_tables(soundfont, chunks, generators, headers):
         struct.pack_into("<I", changed, at + 4, old + len(headers) - size)
     return bytes(changed)
 
-# %% ../../nbs/synth/sound.ipynb #9977b795
+# %% ../../nbs/synth/sound.ipynb #3990381d
 @lru_cache(maxsize=2)
 def _soundfont(tuned=True):
     """Return a folder, removed when Python ends, that holds the SoundFont of pretty_midi."""
@@ -83,7 +83,7 @@ def _soundfont(tuned=True):
 
     soundfont = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
     if not soundfont.is_file():
-        raise FileNotFoundError(f"there is no file {str(soundfont)!r}; expected the SoundFont of pretty_midi: reinstall pretty_midi")
+        raise FileNotFoundError(f"there is no {str(soundfont)!r}, the SoundFont of pretty_midi: reinstall pretty_midi")
     folder = tempfile.TemporaryDirectory(prefix="genre_study-")
     copied = soundfont.read_bytes()
     Path(folder.name, soundfont.name).write_bytes(_tuned(copied) if tuned else copied)
