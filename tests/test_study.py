@@ -260,6 +260,16 @@ def test_any_value_is_kept_as_it_is_or_refused_in_words(name, value):
         assert yaml.safe_load(yaml.safe_dump(made)) == made == json.loads(json.dumps(made))
 
 
+def test_json_text_is_the_dict_that_it_describes():
+    """papermill -p passes text on as it is."""
+    assert check_settings({"network_options": '{"dropout": 0.5}', "training": '{"epochs": 3}'}).train_spec.epochs == 3
+    for text in ("dropout=0.5", "{", "", "[" * 100_000, '{"dropout": NaN}'):
+        with pytest.raises((ValueError, TypeError), match="network_options"):
+            check_settings({"network_options": text})
+    with pytest.raises(TypeError, match=r"network_options.*list; expected dict"):
+        check_settings({"network_options": "[1, 2]"})
+
+
 def test_latex_that_is_not_there_is_named_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with matplotlib.rc_context({"text.usetex": True}), pytest.raises(ValueError, match=r"text\.usetex is True in .* no latex"):
