@@ -460,7 +460,7 @@ def _leaks(tracks, chunks, protocol, replicas):
             yield f"{len(moved)} tracks have chunks on another side than the table of tracks says: {first_few(moved)}"
     if protocol in ("artist", "filtered") and "artist" in kept and kept.artist.map(name_key).ne("").any():
         artists = kept.groupby(artist_groups(kept)[0])
-        names = artists["artist"].first()[artists["split"].nunique() > 1]
+        names = artists["artist"].first()[artists["split"].agg("nunique") > 1]
         if len(names):
             yield f"{len(names)} artists have tracks on more than one side: {first_few(names)}"
     if replicas is not None:

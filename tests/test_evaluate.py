@@ -376,7 +376,7 @@ def test_pooled_interval_draws_tracks_with_all_their_answers():
 
 
 def test_pooled_runs_that_are_all_right_are_no_certainty():
-    tracks, (first, _) = correlated(40)
+    tracks, _ = correlated(40)
     sure = tracks[["track_id"]].assign(**{genre: (tracks.genre == genre).astype(float) for genre in GENRES})
     assert pooled_accuracy([sure] * 3, tracks, GENRES)["accuracy_ci95"] == pytest.approx(wilson_interval(40, 40))
 
@@ -443,7 +443,7 @@ def test_the_order_of_the_genres_is_that_of_the_outputs(carried):
     wrong = [GENRES[::-1], ["jazz", "blues", "metal", "pop"], ["blues", "blues", "jazz", "pop"]]
     wrong += [["blues", "jazz", "metal", "rock"]] if carried else []
     for genres in wrong:
-        with pytest.raises(ValueError, match="genres is .*; (expected sorted names|the network was trained on)"):
+        with pytest.raises(ValueError, match=r"genres is .*; (expected sorted names|the network was trained on)"):
             predict_chunks(network, Tracks(), chunks, genres)
     table = predict_chunks(network, Tracks(), chunks, None if carried else GENRES)
     assert list(table)[2:] == GENRES and table.blues.tolist() == pytest.approx([0.4, 0.4])

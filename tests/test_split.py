@@ -408,11 +408,11 @@ class TestPublished:
     tracks = pd.DataFrame({"track_id": [f"t{i:02d}" for i in range(40)], "genre": ["jazz"] * 30 + ["pop"] * 10})
 
     def test_is_refused_unless_leakage_is_allowed(self):
-        with pytest.raises(LeakageError, match="protocol 'published'.*allow_leakage=True"):
+        with pytest.raises(LeakageError, match=r"protocol 'published'.*allow_leakage=True"):
             split_tracks(self.tracks, "published")
         mixed = split_tracks(self.tracks, "published", allow_leakage=True)
         chunks = split_chunks(as_chunks(self.tracks), mixed, protocol="published")
-        with pytest.raises(LeakageError, match="protocol 'published'.*allow_leakage=True"):
+        with pytest.raises(LeakageError, match=r"protocol 'published'.*allow_leakage=True"):
             check_split(mixed, chunks, "published")
         with pytest.warns(UserWarning, match="allowed leakage"):
             sizes = check_split(mixed, chunks, "published", allow_leakage=True)

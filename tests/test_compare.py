@@ -1,0 +1,113 @@
+"""Two finished runs are compared from their folders, and the result is written as text, CSV and LaTeX."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genre_study.corpus import gtzan_tracks
+from genre_study.score.compare import compare_run_folders, comparison_table, format_table, read_songs
+from genre_study.split import artist_groups
+
+GENRES = ["jazz", "metal", "pop"]
+
+
+def made_up_run(folder, seed=0, skill=1.0, genre_column="genre", artists=True, n=60, **metrics):
+    """The files of a finished run that a comparison reads."""
+    rng = np.random.default_rng(seed)
+    tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(2 * n)], "split": ["test", "valid"] * n})
+    tracks[genre_column] = [GENRES[i // 6 % 3] for i in range(2 * n)]
+    logits = skill * (tracks[genre_column].to_numpy()[:, None] == np.array(GENRES)) + rng.normal(size=(2 * n, 3))
+    power = np.exp(logits)
+    table = tracks.assign(**dict(zip(GENRES, (power / power.sum(axis=1, keepdims=True)).T)))
+    if artists:
+        table["artist"] = [f"band {i // 8}" for i in range(2 * n)]
+    folder.mkdir()
+    table.sample(frac=1, random_state=seed).to_parquet(folder / "songs.parquet", index=False)
+    (folder / "metrics.json").write_text(json.dumps({"scored_side": "test", "genres": GENRES, **metrics}))
+    return table
+
+
+def test_difference_against_plain_counting(tmp_path):
+    one, other = made_up_run(tmp_path / "one", 0, 0.8), made_up_run(tmp_path / "other", 1, 2.0)
+    found = compare_run_folders(tmp_path / "one", tmp_path / "other")
+    right = [(table[table.split == "test"][GENRES].idxmax(axis=1) == table.genre[table.split == "test"]).to_numpy()
+             for table in (one, other)]
+    assert found["n"] == 60 and found["side"] == "test"
+    assert found["difference"] == pytest.approx(right[1].mean() - right[0].mean())
+    assert found["only_second_right"] == (right[1] & ~right[0]).sum()
+    for name, each in zip(("first", "second"), right):
+        assert found[f"accuracy_{name}"] == pytest.approx(each.mean())
+        for end in ("ci95", "ci95_artists"):
+            low, high = found[f"accuracy_{name}_{end}"]
+            assert low < each.mean() < high
+    valid = compare_run_folders(tmp_path / "one", tmp_path / "other", side="valid")
+    assert valid["side"] == "valid" and valid["difference"] != found["difference"]
+    assert compare_run_folders(tmp_path / "other", tmp_path / "one")["difference"] == pytest.approx(-found["difference"])
+
+
+def test_tables_of_older_runs_are_read(tmp_path):
+    made_up_run(tmp_path / "old", 0, genre_column="true_genre", artists=False)
+    made_up_run(tmp_path / "new", 1)
+    _, tracks, genres, side = read_songs(tmp_path / "old")
+    assert list(tracks) == ["track_id", "genre"] and genres == GENRES and side == "test"
+    both = compare_run_folders(tmp_path / "old", tmp_path / "new")  # one of the two knows the artists
+    assert "difference_ci95_artists" in both
+    made_up_run(tmp_path / "older", 2, genre_column="true_genre", artists=False)
+    assert "difference_ci95_artists" not in compare_run_folders(tmp_path / "old", tmp_path / "older")
+
+
+def test_runs_on_gtzan_get_its_artists(root):
+    run = root / "reports" / "mel999-filtered-fourteen"
+    _, tracks, _, _ = read_songs(run)
+    assert len(tracks) == 290 and len(set(artist_groups(tracks)[0])) == 124
+    reproduced = read_songs(root / "reports" / "reproduce")[1]
+    assert set(reproduced.track_id) <= set(gtzan_tracks().track_id)  # the same names, and other music
+    assert "artist" not in reproduced
+    same = compare_run_folders(run, run)
+    assert same["difference_ci95_artists"] == [0.0, 0.0] and same["mcnemar_p"] == 1.0
+
+
+def test_runs_that_can_not_be_compared_are_refused(tmp_path):
+    one = made_up_run(tmp_path / "one")
+    made_up_run(tmp_path / "shorter", n=57)
+    made_up_run(tmp_path / "elsewhere", scored_side="valid")
+    with pytest.raises(FileNotFoundError, match=r"has no songs\.parquet and no metrics\.json; expected the folder"):
+        compare_run_folders(tmp_path / "one", tmp_path / "none")
+    with pytest.raises(ValueError, match="3 tracks were predicted by one run only: t114, t116, t118"):
+        compare_run_folders(tmp_path / "one", tmp_path / "shorter")
+    with pytest.raises(ValueError, match="has no songs of side 'train'; it has test and valid"):
+        compare_run_folders(tmp_path / "one", tmp_path / "one", side="train")
+    assert compare_run_folders(tmp_path / "elsewhere", tmp_path / "one")["side"] == "valid"
+    for change, problem in (({"genre": "pop"}, "another genre for 42 tracks"),
+                            ({"artist": "nobody"}, "another artist for 60 tracks")):
+        (tmp_path / "changed").mkdir(exist_ok=True)
+        one.assign(**change).to_parquet(tmp_path / "changed" / "songs.parquet")
+        (tmp_path / "changed" / "metrics.json").write_text((tmp_path / "one" / "metrics.json").read_text())
+        with pytest.raises(ValueError, match=f"{problem}.*; expected two runs on the same corpus"):
+            compare_run_folders(tmp_path / "one", tmp_path / "changed")
+    polka = one.rename(columns={"pop": "polka"}).assign(genre=one.genre.replace("pop", "polka"))
+    polka.to_parquet(tmp_path / "changed" / "songs.parquet")
+    metrics = {"scored_side": "test", "genres": ["jazz", "metal", "polka"]}
+    (tmp_path / "changed" / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match="one run alone knows the genres polka, pop"):
+        compare_run_folders(tmp_path / "one", tmp_path / "changed")
+
+
+def test_table_as_text_csv_and_latex(tmp_path):
+    made_up_run(tmp_path / "one", 0, 0.8)
+    made_up_run(tmp_path / "other", 1, 2.5)
+    found = compare_run_folders(tmp_path / "one", tmp_path / "other")
+    table = comparison_table(found, ("50%_net", "b & c"))
+    text, csv, latex = (format_table(table, kind) for kind in ("text", "csv", "latex"))
+    back = pd.read_csv(io.StringIO(csv)).set_index("measure")
+    row = back.loc["b & c minus 50%_net"]
+    assert row["value"] == pytest.approx(found["difference"])
+    assert row[["low, artists", "high, artists"]].tolist() == pytest.approx(found["difference_ci95_artists"])
+    assert row[["low, songs", "high, songs"]].tolist() == pytest.approx(found["difference_ci95"])
+    assert f"{found['difference']:.3f}" in text and f"{found['difference']:.3f}" in latex
+    assert r"b \& c minus 50\%\_net" in latex and latex.startswith(r"\begin{tabular}{lrrrrr}")
+    assert len(text.splitlines()) == 8 and "None" not in text + csv + latex and "nan" not in text + csv + latex
+    assert "1.2e-05" in format_table(pd.DataFrame({"p": [1.2e-5]}))
