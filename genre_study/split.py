@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'PROTOCOLS', 'LEAKY_PROTOCOLS', 'N_FOLDS', 'PAIR', 'LeakageError', 'check_table', 'check_tracks',
-           'artist_groups', 'track_groups', 'split_tracks', 'split_chunks', 'check_split']
+           'artist_groups', 'track_groups', 'check_shares', 'refuse_leakage', 'split_tracks', 'split_chunks',
+           'check_split']
 
 # %% ../nbs/05_split.ipynb #b1b72e37
 import warnings
@@ -16,7 +17,7 @@ import pandas as pd
 from .core.names import first_few, name_key
 
 SIDES = ("train", "valid", "test")
-PROTOCOLS = ("chunk", "published", "track", "artist", "filtered")
+PROTOCOLS = ("chunk", "track", "artist", "filtered", "published")
 LEAKY_PROTOCOLS = ("chunk", "published")
 N_FOLDS = 5
 
@@ -254,9 +255,30 @@ def _filtered_sides(tracks):
                          "another corpus use 'artist' or 'track'")
     return known.reindex(tracks.track_id).to_numpy(dtype=object)
 
-# %% ../nbs/05_split.ipynb #04112601
-def _checked_shares(shares, protocol):
-    """The shares of train, valid and test, or those that are usual for the protocol if None."""
+# %% ../nbs/05_split.ipynb #9c08e2bf
+def check_shares(shares, protocol):
+    """Return the shares of a split's sides, or raise if they leave a side empty.
+
+    Parameters
+    ----------
+    shares : (float, float, float) or None
+        For train, valid and test. None takes the protocol's own: 0.7, 0.15 and 0.15; for 'published' 0.85, 0 and 0.15.
+    protocol : str
+        See `split_tracks`.
+
+    Returns
+    -------
+    (float, float, float)
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_shares(None, "published")
+    (0.85, 0.0, 0.15)
+    """
     published = protocol == "published"
     if shares is None:
         return (0.85, 0.0, 0.15) if published else (0.7, 0.15, 0.15)
@@ -274,8 +296,15 @@ def _checked_shares(shares, protocol):
     return shares
 
 
-def _refuse_leakage(protocol, allow_leakage):
-    """Raise if chunks would be drawn one by one without anybody having asked for it."""
+def refuse_leakage(protocol, allow_leakage):
+    """Raise `LeakageError` if a protocol draws chunks one by one and nobody allowed it.
+
+    Parameters
+    ----------
+    protocol : str
+        See `split_tracks`.
+    allow_leakage : bool
+    """
     if protocol in LEAKY_PROTOCOLS and not allow_leakage:
         raise LeakageError(f"protocol {protocol!r} puts overlapping chunks of one track on both sides, so its accuracy "
                            "is not that of new music; to study the leak pass allow_leakage=True, otherwise use "
@@ -356,8 +385,8 @@ def split_tracks(tracks, protocol, seed=0, shares=None, fold=None, allow_leakage
     if replicas is not None and not drawn:
         raise ValueError(f"replicas with protocol {protocol!r}, whose sides are not drawn by tracks; use 'track' or "
                          "'artist', or leave one track of each pair out")
-    shares = _checked_shares(shares, protocol)
-    _refuse_leakage(protocol, allow_leakage)
+    shares = check_shares(shares, protocol)
+    refuse_leakage(protocol, allow_leakage)
     result = tracks.copy()
     result.attrs["protocol"] = protocol
     if protocol in LEAKY_PROTOCOLS:
@@ -421,7 +450,7 @@ def split_chunks(chunks, tracks, seed=0, shares=None, protocol="chunk"):
     result = chunks.assign(split=side)
     mixed = result.reset_index(drop=True).query("split == 'mixed'").sort_values(["track_id", "start_s"])
     if len(mixed):
-        drawn = _mixed_sides(mixed, seed, _checked_shares(shares, protocol), protocol)
+        drawn = _mixed_sides(mixed, seed, check_shares(shares, protocol), protocol)
         result.iloc[mixed.index, result.columns.get_loc("split")] = drawn  # by position: rows may share a name
     return result
 
@@ -520,7 +549,7 @@ def check_split(tracks, chunks=None, protocol="track", allow_leakage=False, repl
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
     check_tracks(tracks, ("track_id", "genre", "split"))
-    _refuse_leakage(protocol, allow_leakage)
+    refuse_leakage(protocol, allow_leakage)
     leaky = protocol in LEAKY_PROTOCOLS
     if leaky and chunks is None:
         raise ValueError(f"protocol {protocol!r} needs the table of chunks, which alone has the sides")

@@ -2,6 +2,7 @@
 
 import warnings
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from genre_study.corpus import gtzan_replicas, gtzan_tracks
 from genre_study.score.leakage import chunk_features, neighbour_share
 from genre_study.split import SIDES, LeakageError, artist_groups, check_split, split_chunks, split_tracks
+from genre_study.study import StudySettings, deal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*have no artist")
 quick = settings(max_examples=25, deadline=None, derandomize=True)  # the same examples in every run of the tests
@@ -492,14 +494,33 @@ def test_a_seed_changes_what_is_drawn():
         assert sides[0] == sides[1] and len(set(sides)) > 2
 
 
-def test_thinning_the_training_side_leaves_the_others_alone():
-    from types import SimpleNamespace
-
-    from genre_study.study import StudySettings, deal
-
+def small_store():
+    """As much of a store as `deal` needs."""
     tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(120)], "genre": ["jazz", "pop"] * 60})
-    tracks["duration_s"] = 30.0
-    store = SimpleNamespace(tracks=tracks, frames_per_second=43.0)
+    return SimpleNamespace(tracks=tracks.assign(duration_s=30.0), frames_per_second=43.0)
+
+
+@pytest.mark.filterwarnings("ignore:allowed leakage")
+def test_a_run_as_published_validates_on_its_test_chunks():
+    with pytest.raises(ValueError, match="protocol='published' puts chunks of one track on both sides"):
+        StudySettings(protocol="published")
+    tracks, chunks = deal(small_store(), StudySettings(protocol="published", allow_leakage=True))
+    of_side = {side: chunks[chunks.split == side][["track_id", "start_s"]] for side in SIDES}
+    assert set(tracks.split) == {"mixed"} and not chunks.duplicated(["track_id", "start_s", "split"]).any()
+    assert of_side["valid"].reset_index(drop=True).equals(of_side["test"].reset_index(drop=True))
+    assert len(of_side["test"]) == round(0.15 * 120 * 19) and len(of_side["train"]) == 120 * 19 - len(of_side["test"])
+
+
+def test_a_run_splits_by_its_shares():
+    tracks, chunks = deal(small_store(), StudySettings(protocol="track", shares=[0.5, 0.2, 0.3]))
+    assert tracks.split.value_counts().to_dict() == {"train": 60, "test": 36, "valid": 24}
+    assert chunks.split.value_counts().to_dict() == {"train": 60 * 19, "test": 36 * 19, "valid": 24 * 19}
+    with pytest.raises(ValueError, match="leaves a side empty: valid has"):
+        StudySettings(protocol="track", shares=[0.85, 0.0, 0.15])
+
+
+def test_thinning_the_training_side_leaves_the_others_alone():
+    store = small_store()
     whole, _ = deal(store, StudySettings(protocol="track", seed=4))
     for share in (0.5, 0.1):
         thin, chunks = deal(store, StudySettings(protocol="track", seed=4, train_share=share))
