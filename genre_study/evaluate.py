@@ -6,14 +6,14 @@
 __all__ = ['output_genres', 'predict_chunks', 'song_vectors', 'check_predictions', 'match_predictions', 'bootstrap_interval',
            'wilson_interval', 'track_intervals', 'evaluate']
 
-# %% ../nbs/09_evaluate.ipynb #59997423
+# %% ../nbs/09_evaluate.ipynb #12a00f1c
 import warnings
 
 import numpy as np
 import pandas as pd
 
 from .core.names import first_few, name_key
-from .split import artist_groups, check_table, check_tracks
+from .split import LeakageError, artist_groups, check_table, check_tracks
 
 _NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "true_genre", "split", "artist")
 _SUM_TOLERANCE = 1e-3  # how far from 1 the probabilities of a row may sum
@@ -75,7 +75,9 @@ def predict_chunks(model, store, chunks, genres=None, scaling="track", batch_siz
     Returns
     -------
     pandas.DataFrame
-        `track_id`, `start_s` and one float32 column a genre (probabilities in [0, 1]), in the order of `chunks`.
+        `track_id`, `start_s` and one float32 column a genre (probabilities in [0, 1]), in the order of `chunks`. If the
+        network carries the tracks that it learned from (`model.learned`, left by training), `attrs["learned"]` lists
+        them.
 
     Raises
     ------
@@ -97,6 +99,8 @@ def predict_chunks(model, store, chunks, genres=None, scaling="track", batch_siz
     table = pd.DataFrame(np.concatenate(parts), columns=genres)
     for place, name in enumerate(("track_id", "start_s")):
         table.insert(place, name, chunks[name].to_numpy())
+    if getattr(model, "learned", None):
+        table.attrs["learned"] = list(model.learned)
     return table
 
 # %% ../nbs/09_evaluate.ipynb #87e57ef4
@@ -113,7 +117,8 @@ def song_vectors(predictions, genres=None):
     Returns
     -------
     pandas.DataFrame
-        `track_id` and one float64 column a genre, one row a track, sorted by `track_id`.
+        `track_id` and one float64 column a genre, one row a track, sorted by `track_id`; with the `attrs` of
+        `predictions`.
 
     Examples
     --------
@@ -123,7 +128,9 @@ def song_vectors(predictions, genres=None):
     """
     genres = [name for name in predictions if name not in _NOT_GENRES] if genres is None else list(genres)
     values = predictions[["track_id", *genres]].astype(dict.fromkeys(genres, "float64"))
-    return values.groupby("track_id", sort=True, as_index=False).mean()
+    songs = values.groupby("track_id", sort=True, as_index=False).mean()
+    songs.attrs = dict(predictions.attrs)
+    return songs
 
 # %% ../nbs/09_evaluate.ipynb #7637d8f9
 def _check_rows(predictions, genres):
@@ -356,8 +363,17 @@ def _macro_f1(counts):
     both = table.sum(axis=1) + table.sum(axis=2)  # true plus predicted
     return (2 * np.diagonal(table, axis1=1, axis2=2) / np.maximum(both, 1)).mean(axis=1)
 
-# %% ../nbs/09_evaluate.ipynb #285f20b1
-def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
+# %% ../nbs/09_evaluate.ipynb #52ca9a2c
+def _refuse_learned(predictions, learned):
+    """Raise `LeakageError` if the network learned from one of the tracks that it predicted."""
+    learned = predictions.attrs.get("learned", ()) if learned is None else learned
+    known = predictions.track_id[predictions.track_id.isin(list(learned))].unique()
+    if len(known):
+        raise LeakageError(f"the network learned from {len(known)} of these tracks: {first_few(known)}; evaluate it on "
+                           "other tracks, or pass learned=[] to measure on purpose how well it knows them")
+
+
+def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000, learned=None):
     """Measure how good predictions are, with 95% intervals.
 
     Parameters
@@ -371,6 +387,9 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     seed : int
         For the bootstrap. The order of the rows makes no difference.
     n_resamples : int
+    learned : sequence of track_id, optional
+        Tracks that the network learned from, whose predictions are refused; by default `predictions.attrs["learned"]`,
+        see `predict_chunks`. [] evaluates them on purpose, as protocol 'chunk' does.
 
     Returns
     -------
@@ -383,6 +402,8 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
 
     Raises
     ------
+    LeakageError
+        If a track was learned from.
     TypeError, ValueError
         As `check_predictions`.
 
@@ -397,6 +418,7 @@ def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000):
     from sklearn import metrics
 
     truth, probability, where = match_predictions(predictions, tracks, genres)
+    _refuse_learned(predictions, learned)
     predicted, n_genres = probability.argmax(axis=1), len(genres)
     labels = np.arange(n_genres)
     counts = np.zeros((len(tracks), n_genres**2))

@@ -26,6 +26,7 @@ from genre_study.score.calibrate import (
     reliability_curve,
 )
 from genre_study.score.compare import accuracy_gap, compare_runs, pooled_accuracy
+from genre_study.split import LeakageError
 
 GENRES = ["blues", "jazz", "metal", "pop"]
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -427,9 +428,9 @@ def test_a_seed_changes_the_resamples():
 
 
 class Network:
-    """Four outputs; the genres that it carries can be set."""
+    """Four outputs; what it carries of its training can be set."""
 
-    input_shape, output_shape, genres = (None, 16, 130, 1), (None, 4), None
+    input_shape, output_shape, genres, learned = (None, 16, 130, 1), (None, 4), None, None
 
     def predict_on_batch(self, batch):
         return np.tile([0.4, 0.3, 0.2, 0.1], (len(batch), 1))
@@ -450,3 +451,23 @@ def test_the_order_of_the_genres_is_that_of_the_outputs(carried):
     if not carried:
         with pytest.raises(ValueError, match="carries no genres; pass genres"):
             output_genres(network)
+
+
+def test_tracks_that_were_learned_from_are_not_evaluated(tmp_path):
+    chunks = pd.DataFrame({"track_id": np.repeat(["t1", "t2", "t3"], 2), "start_frame": [0, 65] * 3, "n_frames": 130})
+    chunks["start_s"] = chunks.start_frame * 512 / 22050
+    tracks = pd.DataFrame({"track_id": ["t1", "t2", "t3"], "genre": ["blues", "jazz", "blues"]})
+    network = Network()
+    network.genres, network.learned = GENRES, ("t2", "t9")
+    table = predict_chunks(network, Tracks(), chunks)
+    songs = song_vectors(table)
+    songs.to_parquet(tmp_path / "songs.parquet")
+    for predictions in (table, songs, pd.read_parquet(tmp_path / "songs.parquet")):
+        with pytest.raises(LeakageError, match=r"learned from 1 of these tracks: t2; .*, or pass learned=\[\]"):
+            evaluate(predictions, tracks, GENRES)
+        assert evaluate(predictions, tracks, GENRES, learned=[])["n_tracks"] == 3
+        assert evaluate(predictions[predictions.track_id != "t2"], tracks, GENRES)["n_tracks"] == 2
+    songs.attrs.clear()
+    assert evaluate(songs, tracks, GENRES)["n_tracks"] == 3  # nothing is known of the network
+    with pytest.raises(LeakageError, match="learned from 2 of these tracks: t1, t3"):
+        evaluate(songs, tracks, GENRES, learned={"t1", "t3"})
