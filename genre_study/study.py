@@ -35,7 +35,7 @@ from .mel import MelSpec
 from .model import NETWORKS
 from .network import backend
 from .network.checkpoint import CHECKPOINT
-from .split import check_split, split_chunks, split_tracks
+from .split import LEAKY_PROTOCOLS, N_FOLDS, PROTOCOLS, check_shares, check_split, split_chunks, split_tracks
 from .storage.ready_made import _archive_facts, import_spectrograms
 from .storage.writer import open_store
 from .store import build_store
@@ -125,7 +125,7 @@ class StudySettings:
     """
 
     corpus: str = "minicorpus"
-    protocol: str = _own("artist", choices=("chunk", "track", "artist", "filtered"))
+    protocol: str = _own("artist", choices=PROTOCOLS)
     network: str = _own("quick_cnn", choices=NETWORKS)
     network_options: dict = field(default_factory=dict)
     chunk_seconds: float = _own(3.0, bounds=(0.1, 60.0))
@@ -139,7 +139,8 @@ class StudySettings:
     train_share: float = _own(1.0, bounds=(0.01, 1.0))
     scored_side: str = _own("test", choices=("test", "valid"))
     seed: int = 0
-    fold: int = _own(-1, bounds=(-1, 4))
+    fold: int = _own(-1, bounds=(-1, N_FOLDS - 1))
+    shares: list = field(default_factory=list)
     allow_leakage: bool = False
     tracks_per_genre: int = _own(20, bounds=(3, 10_000))
     frames_per_second: float = _own(43.06640625, bounds=(0.0, 1000.0))
@@ -163,9 +164,10 @@ class StudySettings:
                 raise ValueError(f"{one.name}={value!r} is unknown; choose one of {', '.join(choices)}")
             if bounds and not bounds[0] <= value <= bounds[1]:  # NaN fails too
                 raise ValueError(f"{one.name}={value!r} is out of range; expected {bounds[0]} to {bounds[1]}")
-        if self.protocol == "chunk" and not self.allow_leakage:
-            raise ValueError("protocol='chunk' puts chunks of one track on both sides of the split, so its accuracy "
-                             "is not one for new songs; set allow_leakage=True to measure that on purpose")
+        check_shares(self.shares or None, self.protocol)
+        if self.protocol in LEAKY_PROTOCOLS and not self.allow_leakage:
+            raise ValueError(f"protocol={self.protocol!r} puts chunks of one track on both sides of the split, so its "
+                             "accuracy is not one for new songs; set allow_leakage=True to measure that on purpose")
         _ = self.mel_spec, self.chunk_spec, self.train_spec  # each refuses what it can't use
 
     @property
@@ -367,15 +369,19 @@ def deal(store, settings, replicas=None):
     Returns
     -------
     tracks, chunks : pandas.DataFrame
-        Both with a column `split`. Tracks that the protocol leaves out are in neither.
+        Both with a column `split`. Tracks that the protocol leaves out are in neither. Protocol 'published' validates
+        on its test chunks, so these are in `chunks` twice, for test and for valid.
     """
-    fold = None if settings.fold < 0 else settings.fold
-    tracks = split_tracks(store.tracks, settings.protocol, seed=settings.seed, fold=fold,
+    fold, shares = None if settings.fold < 0 else settings.fold, settings.shares or None
+    tracks = split_tracks(store.tracks, settings.protocol, seed=settings.seed, shares=shares, fold=fold,
                           allow_leakage=settings.allow_leakage, replicas=replicas)
     tracks = tracks[tracks.split != ""].reset_index(drop=True)
     tracks = _thin_training(tracks, settings.train_share, settings.seed)
-    chunks = split_chunks(chunk_table(tracks, settings.chunk_spec, store.frames_per_second), tracks, seed=settings.seed)
+    chunks = split_chunks(chunk_table(tracks, settings.chunk_spec, store.frames_per_second), tracks, seed=settings.seed,
+                          shares=shares, protocol=settings.protocol)
     check_split(tracks, chunks, protocol=settings.protocol, allow_leakage=settings.allow_leakage, replicas=replicas)
+    if settings.protocol == "published":
+        chunks = pd.concat([chunks, chunks[chunks.split == "test"].assign(split="valid")], ignore_index=True)
     return tracks, chunks
 
 # %% ../nbs/11_study.ipynb #7f6dc0ff
@@ -479,7 +485,7 @@ def processor():
     return {"machine": platform.machine(), "name": name, "vectors": vectors}
 
 # %% ../nbs/11_study.ipynb #17f063be
-def side_metrics(predictions, tracks, genres, seed=0):
+def side_metrics(predictions, tracks, genres, seed=0, learned=None):
     """Score the chunks and the songs of one side.
 
     Parameters
@@ -491,14 +497,16 @@ def side_metrics(predictions, tracks, genres, seed=0):
     genres : sequence of str
     seed : int
         Of the bootstrap.
+    learned : sequence of track_id, optional
+        Tracks that the network learned from, see `evaluate`.
 
     Returns
     -------
     dict
         `chunk` and `song`, each as `genre_study.evaluate.evaluate` gives it.
     """
-    return {"chunk": evaluate(predictions, tracks, genres, seed=seed),
-            "song": evaluate(song_vectors(predictions), tracks, genres, seed=seed)}
+    return {"chunk": evaluate(predictions, tracks, genres, seed=seed, learned=learned),
+            "song": evaluate(song_vectors(predictions), tracks, genres, seed=seed, learned=learned)}
 
 # %% ../nbs/11_study.ipynb #cb745370
 def counts(tracks, chunks):
@@ -556,11 +564,13 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
         The content of `metrics.json`.
     """
     folder, genres = Path(settings.run_dir).expanduser(), sorted(tracks.genre.unique())
+    known = [name for name in ("track_id", "genre", "artist") if name in tracks]
     for name, make in (("chunks", lambda table: table), ("songs", song_vectors)):
         table = pd.concat([make(table).assign(split=side) for side, table in predictions.items()], ignore_index=True)
-        table.merge(tracks[["track_id", "genre"]], on="track_id").to_parquet(folder / f"{name}.parquet", index=False)
+        table.merge(tracks[known], on="track_id").to_parquet(folder / f"{name}.parquet", index=False)
     history.to_csv(folder / "history.csv", index=False)
-    scores = {side: side_metrics(table, tracks, genres, settings.seed) for side, table in predictions.items()}
+    learned = [] if settings.allow_leakage else None  # such a run measures what it learned by heart
+    scores = {side: side_metrics(table, tracks, genres, settings.seed, learned) for side, table in predictions.items()}
     apart = replicas_apart(tracks, chunks)
     metrics = {
         **{name: getattr(settings, name) for name in ("corpus", "protocol", "network", "scored_side", "seed")},
