@@ -48,6 +48,7 @@ readme: .venv/dev
 	$(BIN)/python tests/make_readme.py README.md
 
 reports: .venv/dev
+	rm -rf docs/_build docs/api
 	$(BIN)/sphinx-build -qE -c docs . docs/_build/html
 	@echo "The site: docs/_build/html/index.html"
 

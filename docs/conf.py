@@ -35,6 +35,7 @@ include_patterns = ["docs/**", "nbs/**", "reports/**"]
 exclude_patterns = [".*", "*.egg-info", "build", "data", "genre_study", "runs", "tests", "tools", "docs/_build", "**/.*"]
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show, nb_code_prompt_hide = "Show code", "Hide code"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 default_role = "py:obj"
@@ -45,6 +46,8 @@ html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
+html_search_scorer = "search.js"
+pygments_dark_style = "github-dark"
 html_show_search_summary = False  # a page that is read from a file may not fetch the others
 html_show_sourcelink = html_copy_source = html_show_copyright = False
 suppress_warnings = ["toc.not_included"]
@@ -197,12 +200,13 @@ def prepare_notebook(notebook, folder):
 
 
 def open_report(notebook, card):
-    """Put the card of a report under its title, and fold its code."""
+    """Put the card of a report under its title, in place of its question, and fold its code."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.setdefault("tags", []).append("hide-input")
     head = f"# {card['title']}\n\n{PAGES.get_template('card.html').render(card=card)}\n"
-    notebook.cells[0].source = head + notebook.cells[0].source.partition("\n")[2]
+    asked = r"\*\*What this answers:\*\*.*?(\n\n|\Z)"
+    notebook.cells[0].source = head + re.sub(asked, "", notebook.cells[0].source.partition("\n")[2], flags=re.S)
 
 
 # Links: from a name in code to its description, and to what is no page.
