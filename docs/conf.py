@@ -46,7 +46,7 @@ html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
-html_search_scorer = "search.js"
+html_search_scorer = str(DOCS / "search.js")
 pygments_dark_style = "github-dark"
 html_show_search_summary = False  # a page that is read from a file may not fetch the others
 html_show_sourcelink = html_copy_source = html_show_copyright = False
