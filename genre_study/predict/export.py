@@ -20,7 +20,7 @@ import pandas as pd
 from .bundle import _bundle
 from ..chunk import chunk_table
 from .novelty import _kept_of_length, _samples_of
-from ..mel import SILENCE_DB, mel_filters
+from ..mel import SILENCE_DB
 
 # %% ../../nbs/predict/export.ipynb #847698c8
 def _filled_ops(waveforms, chunk, sample_rate):
@@ -36,12 +36,13 @@ def _filled_ops(waveforms, chunk, sample_rate):
 def _log_mel_ops(waveforms, spec):
     """The log-mel frames of waveforms (batch, n_samples) as a graph of Keras operations, (batch, n_frames, n_mels)."""
     from keras import layers, ops
+    from librosa.filters import mel as mel_filters
 
     padded = ops.pad(waveforms, [[0, 0], [spec.n_fft // 2, spec.n_fft // 2]])
     real, imaginary = ops.stft(padded, spec.n_fft, spec.hop_length, spec.n_fft, window="hann", center=False)
     bank = layers.Dense(spec.n_mels, use_bias=False, trainable=False, name="mel_filters")
     bank.build((None, None, spec.n_fft // 2 + 1))
-    bank.set_weights([np.ascontiguousarray(mel_filters(spec).T)])
+    bank.set_weights([np.ascontiguousarray(mel_filters(**spec.to_librosa()).T)])
     power = bank(ops.add(ops.square(real), ops.square(imaginary)))
     decibels = ops.multiply(ops.log(ops.maximum(power, 10 ** (SILENCE_DB / 10))), 10 / np.log(10).item())
     return ops.cast(ops.cast(decibels, "float16"), "float32")  # the precision of a store
