@@ -68,7 +68,7 @@ import numpy as np
 from test_hostile import FORMATS, mutated, whole_file
 from genre_study.core.audio import AudioError
 from genre_study.mel import MelSpec
-from genre_study.store import _features
+from genre_study.store import track_frames
 folder, first, last = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 healthy = {suffix: whole_file(folder, suffix) for suffix in FORMATS}
 for seed in range(first, last):
@@ -80,7 +80,7 @@ for seed in range(first, last):
     faulthandler.dump_traceback_later(10, exit=True)  # also where native code hangs
     print(f"start {seed}", flush=True)
     try:
-        frames, duration_s = _features(str(file), MelSpec())
+        frames, duration_s = track_frames(str(file), MelSpec())
         outcome = "features" if np.isfinite(frames).all() and frames.shape[1] == 128 else "NONSENSE"
     except AudioError as error:
         outcome = error.problem.split(":")[0].split(" of ")[0]

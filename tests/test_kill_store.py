@@ -49,7 +49,7 @@ def job(line):
 def wait_for(folder, n_tracks, chance):
     """Until the store has so many tracks, and a moment more, so that any step of the next one can be hit."""
     begin = time.perf_counter()
-    while time.perf_counter() - begin < 20 and len(list((folder / "tracks").glob("noise*"))) < n_tracks:
+    while time.perf_counter() - begin < 20 and len(list((folder / "rows").glob("noise*"))) < n_tracks:
         time.sleep(0.0005)
     time.sleep(chance.uniform(0, 0.02))
 
@@ -131,7 +131,7 @@ def test_four_builders_and_a_kill(tmp_path, root):
     tracks = write_corpus(tmp_path / "audio", 200)
     alone = build_store(tracks, tmp_path / "alone", workers=1, progress=False)
     builders = [start(tracks, tmp_path / "store", 1, wait=False) for _ in range(4)]
-    while len(list((tmp_path / "store" / "tracks").glob("noise*"))) < 10:  # they are at work
+    while len(list((tmp_path / "store" / "rows").glob("noise*"))) < 10:  # they are at work
         time.sleep(0.01)
     for builder in builders[:2]:
         os.killpg(builder.pid, signal.SIGKILL)

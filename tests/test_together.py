@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 from test_store import assert_clean, content, write_corpus
@@ -14,12 +15,12 @@ RUN = """
 import json, os, sys, time
 from genre_study import store
 from genre_study.study import check_settings, prepare_data
-settings, made, here = check_settings(json.loads(sys.argv[1])), sys.argv[2], store._features
-def features(path, spec):
+settings, made, here = check_settings(json.loads(sys.argv[1])), sys.argv[2], store.track_frames
+def features(path, spec, groups):
     with open(made, "a") as file:
         file.write(path + "\\n")
-    return here(path, spec)
-store._features = features
+    return here(path, spec, groups)
+store.track_frames = features
 print("ready", flush=True)
 sys.stdin.readline()
 found = prepare_data(settings)
@@ -67,16 +68,25 @@ def test_three_runs_make_one_store_of_spectrograms(tmp_path):
     assert content(open_store(answers[0][0])) == content(alone)
 
 
-def test_a_track_that_is_there_is_not_moved_again(tmp_path):
-    """While a folder is replaced, a reader does not see its track; so only what differs is replaced."""
-    from genre_study.storage.writer import _place, _put_track
+def test_a_track_that_is_there_is_not_written_again(tmp_path):
+    """A second build writes nothing; a corrected label writes a row and no frames."""
     from genre_study.store import build_store
 
-    tracks = write_corpus(tmp_path / "audio", 1)
+    tracks = write_corpus(tmp_path / "audio", 2)
     store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
-    place, frames = _place(store.folder, "noise.00000"), store.frames("noise.00000")
-    row, first = json.loads((place / "zarr.json").read_text())["attributes"], place.stat().st_ino
-    _put_track(store.folder, frames, row)
-    assert place.stat().st_ino == first
-    _put_track(store.folder, frames, row | {"artist": "Someone"})
-    assert place.stat().st_ino != first and open_store(store.folder).tracks.artist.tolist() == ["Someone"]
+
+    def written():
+        return {file: file.stat().st_ino for file in sorted((tmp_path / "store").rglob("*")) if file.is_file()}
+
+    first = written()
+    time.sleep(2.1)  # the files settle: their states are kept with their times
+    build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    settled = written()
+    assert {file.parent.name for file in first if settled[file] != first[file]} <= {"rows", "store"}
+    build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    assert written() == settled
+    tracks.loc[1, "artist"] = "Someone"
+    build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    changed = {file.name for file, place in written().items() if settled[file] != place}
+    assert changed == {"noise.00001.json", "index.json"}
+    assert open_store(store.folder).tracks.artist.tolist()[1] == "Someone"
