@@ -36,7 +36,7 @@ from .model import NETWORKS
 from .network import backend
 from .network.checkpoint import CHECKPOINT
 from .split import LEAKY_PROTOCOLS, N_FOLDS, PROTOCOLS, check_shares, check_split, split_chunks, split_tracks
-from .storage.ready_made import _archive_facts, import_spectrograms
+from .storage.ready_made import archive_facts, import_spectrograms
 from .storage.writer import open_store
 from .store import build_store
 from .train import RECIPES, TrainSpec
@@ -285,7 +285,7 @@ def _refuse_others(settings, spec, frames_per_second):
 def _imported_store(settings, file):
     """The store of a file of spectrograms. GTZAN's tracks get their artists from the published index."""
     try:
-        ids, n_mels = _archive_facts(file)
+        ids, n_mels = archive_facts(file)
     except ValueError as error:
         raise ValueError(f"corpus={settings.corpus!r} can't be read: {error}. For audio give the folder that has one "
                          "folder a genre") from error

@@ -1,7 +1,8 @@
 """A full disk, a broken disk, lost permissions or death at any change to a folder: write, rename, unlink, mkdir, fsync, create.
 
-A small C library is preloaded into a process that imports everything once. For each fault that process forks; the child arms the library,
-calls `job(argument)` and says how it ended. Whatever writes is covered, also h5py and pyarrow, which don't use Python's files.
+A small C library is preloaded into a process that imports everything once. For each fault that process forks; the child arms
+the library, calls `job(argument)` and says how it ended. Whatever writes is covered, also h5py and pyarrow, which don't use
+Python's files.
 
     SETUP = '''
     from genre_study.store import build_store

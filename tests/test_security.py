@@ -98,6 +98,8 @@ EXPLAINED = {
     ("B202", "core/archive.py"): "extractall has a filter: our own, then the standard library's",
     ("B404", "grid/runner.py"): "runs are processes of their own",
     ("B603", "grid/runner.py"): "a list of fixed arguments without a shell; parameters travel in a JSON file",
+    ("B404", "core/audio.py"): "ffmpeg decodes what libsndfile does not know",
+    ("B603", "core/audio.py"): "a list without a shell; the path is absolute behind `file:`: no option and no address",
     ("B404", "predict/source.py"): "ffmpeg decodes what libsndfile does not know",
     ("B603", "predict/source.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
     ("B404", "predict/export.py"): "ONNX is written by Keras on PyTorch, in a process of its own",

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +12,10 @@ import pandas as pd
 import pytest
 import soundfile
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from genre_study.core import content as content_module
 from genre_study.core.audio import load_audio
 from genre_study.core.workers import in_processes
 from genre_study.mel import MelSpec, log_mel
@@ -243,6 +247,125 @@ def test_changed_audio_and_corrected_labels(tmp_path):
     shutil.rmtree(tmp_path / "store" / "frames")
     with pytest.raises(OSError, match="open it again"):
         before.frames("noise.00002")
+
+
+def swap(one, other):
+    """Two files change places; their times go with them."""
+    os.rename(one, f"{one}.x")
+    os.rename(other, one)
+    os.rename(f"{one}.x", other)
+
+
+def rewrite(one, other):
+    """New content of the same size, with the old times."""
+    status = os.stat(one)
+    data = np.random.default_rng(status.st_ino).normal(0, 0.1, 22050)
+    soundfile.write(one, data, 22050)
+    os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replace(one, other):
+    """Another file of the same size and times is renamed over it."""
+    shutil.copy2(other, f"{one}.x")
+    os.utime(f"{one}.x", ns=(os.stat(one).st_atime_ns, os.stat(one).st_mtime_ns))
+    os.replace(f"{one}.x", one)
+
+
+def touch(one, other):
+    """Nothing but its times."""
+    os.utime(one)
+
+
+def copy_back(one, other):
+    """The same content in a new file."""
+    shutil.copy(one, f"{one}.x")
+    os.replace(f"{one}.x", one)
+
+
+@settings(max_examples=12, deadline=None)
+@given(settled=st.booleans(), changes=st.lists(st.tuples(
+    st.sampled_from([swap, rewrite, replace, touch, copy_back]), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=4))
+def test_tracks_are_kept_by_the_content_of_their_files(tmp_path_factory, changes, settled):
+    """Whatever was done to files of equal size: a store built again is a store built anew, and only what differs is made."""
+    from genre_study import store as store_module
+
+    folder = tmp_path_factory.mktemp("content")
+    tracks = write_corpus(folder / "audio", 4)
+    for path in tracks.path:
+        os.utime(path, ns=(10**18, 10**18))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content_module, "SETTLED_S", -1e12 if settled else 2.0)  # as if the files were old; or new, and doubted
+        first = build_store(tracks, folder / "store", workers=1, progress=False)
+        old = {track_id: first.content_hash(track_id) for track_id in tracks.track_id}
+        for change, one, other in changes:
+            if one != other:
+                change(tracks.path[one], tracks.path[other])
+        made, real = [], store_module.track_frames
+        patch.setattr(store_module, "track_frames", lambda path, *rest: made.append(path) or real(path, *rest))
+        again = build_store(tracks, folder / "store", workers=1, progress=False)
+        patch.undo()
+    anew = build_store(tracks, folder / "anew", workers=1, progress=False)
+    assert content(again) == content(anew)
+    assert set(made) == {path for track_id, path in zip(tracks.track_id, tracks.path)
+                         if anew.content_hash(track_id) != old[track_id]}
+
+
+CHANGING = """
+import json, sys, time
+import pandas as pd
+from genre_study.store import build_store
+from genre_study.storage.writer import open_store
+tracks, known, until = pd.read_json(sys.argv[1]), set(json.loads(open(sys.argv[3]).read())), time.time() + float(sys.argv[4])
+n_builds = n_reads = 0
+while time.time() < until or n_builds < 3:
+    store = build_store(tracks, sys.argv[2], workers=1, progress=False)
+    assert sorted(store.tracks.track_id) == sorted(tracks.track_id), (len(store), store.problems.to_dict("records"))
+    n_builds += 1
+    for store in (store, open_store(sys.argv[2])):
+        assert not len(store.problems), store.problems.to_dict("records")
+        for track_id in store.tracks.track_id:
+            store.frames(track_id)
+            assert store.content_hash(track_id) in known
+            n_reads += 1
+print(json.dumps([n_builds, n_reads]))
+"""
+
+
+def changing_store(tmp_path, n_processes, seconds):
+    """Processes build and read one store while its files change; builds and reads."""
+    tracks = write_corpus(tmp_path / "audio", 10)
+    others = write_corpus(tmp_path / "others", 10, seed=1)
+    known = {store.content_hash(i) for name, table in (("one", tracks), ("two", others))
+             for store in [build_store(table, tmp_path / name, workers=1, progress=False)] for i in store.tracks.track_id}
+    tracks.to_json(tmp_path / "tracks.json")
+    (tmp_path / "known.json").write_text(json.dumps(sorted(known)))
+    arguments = [str(tmp_path / "tracks.json"), str(tmp_path / "store"), str(tmp_path / "known.json"), str(seconds)]
+    build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    builders = [subprocess.Popen([sys.executable, "-c", CHANGING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) for _ in range(n_processes)]
+    random = np.random.default_rng(0)
+    while any(builder.poll() is None for builder in builders):
+        number = random.integers(0, 10)
+        swap(tracks.path[number], others.path[number])  # for a moment there is no file
+        time.sleep(0.1)
+    answers = [builder.communicate() for builder in builders]
+    assert [builder.returncode for builder in builders] == [0] * n_processes, [errors[-1500:] for _, errors in answers]
+    return [json.loads(output) for output, _ in answers]
+
+
+def test_a_store_whose_files_change_is_whole_for_all(tmp_path):
+    assert all(n_builds > 2 and n_reads > 20 for n_builds, n_reads in changing_store(tmp_path, 2, seconds=5))
+
+
+@pytest.mark.torture
+def test_four_processes_build_and_read_while_files_change(tmp_path, root):
+    answers = changing_store(tmp_path, 4, seconds=120)
+    folder = root / "reports" / "reliability"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "changing_store.json").write_text(json.dumps({
+        "processes": 4, "seconds": 120, "builds": sum(n for n, _ in answers), "reads": sum(n for _, n in answers), "bad": 0},
+        indent=1) + "\n")
+    assert sum(n for _, n in answers) > 1000
 
 
 def test_a_problem_that_is_solved_goes(tmp_path):

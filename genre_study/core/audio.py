@@ -137,7 +137,7 @@ def _opened(file, max_duration_s):
                 yield name, _copy(file, copy, name, max_duration_s)
 
 # %% ../../nbs/core/audio.ipynb #172fe999
-UNKNOWN_LENGTH = 2**60  # libsndfile reports this many samples, or more, if the header does not know the length
+UNKNOWN_LENGTH = 2**48  # libsndfile reports this many samples, or more, if the header does not know the length
 
 
 def open_sound(file, forwards=False):

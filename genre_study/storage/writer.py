@@ -38,7 +38,7 @@ def safe_name(track_id):
     Examples
     --------
     >>> safe_name("blues.00000"), safe_name("AC/DC")
-    ('blues.00000', 'AC-DC-b3e8ce48bcc26c2c')
+    ('blues.00000', 'AC-DC-00fd79e2d6e88a90')
     """
     plain = re.fullmatch(r"[a-z0-9_-][a-z0-9._-]{0,99}", track_id)
     if plain and not track_id.startswith("__") and track_id != "zarr.json":  # both have a meaning for zarr
