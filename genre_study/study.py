@@ -130,7 +130,7 @@ class StudySettings:
     network_options: dict = field(default_factory=dict)
     chunk_seconds: float = _own(3.0, bounds=(0.1, 60.0))
     overlap: float = _own(0.5, bounds=(0.0, 0.95))
-    n_mels: int = _own(128, bounds=(8, 512))
+    n_mels: int = 128
     mel_scale: str = "slaney"
     scaling: str = "track"
     epochs: int = 0
@@ -292,9 +292,7 @@ def _imported_store(settings, file):
     _refuse_others(settings, MelSpec(n_mels=n_mels), settings.frames_per_second or MelSpec().frames_per_second)
     facts = gtzan_tracks()
     tracks = facts[facts.track_id.isin(ids)] if set(ids) <= set(facts.track_id) else None
-    state = file.stat()
-    folder = _store_folder(settings, file.stem, str(file.resolve()), state.st_size, state.st_mtime_ns,
-                           settings.frames_per_second)
+    folder = _store_folder(settings, file.stem, str(file.resolve()), n_mels, settings.frames_per_second)
     return import_spectrograms(file, folder, tracks=tracks, frames_per_second=settings.frames_per_second or None)
 
 # %% ../nbs/11_study.ipynb #8e439518

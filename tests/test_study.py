@@ -270,6 +270,24 @@ def test_json_text_is_the_dict_that_it_describes():
         check_settings({"network_options": "[1, 2]"})
 
 
+def test_spectrograms_replaced_by_others_of_equal_size_and_time_are_noticed(tmp_path):
+    """The store is the content's, whatever the file's size and time say."""
+    rng, file = np.random.default_rng(0), tmp_path / "some.npz"
+    ids = np.array([f"{genre}.{n:05d}" for genre in ("blues", "jazz") for n in range(4)])
+    pictures = rng.integers(0, 256, (8, 16, 40), dtype=np.uint8)
+    settings = StudySettings(corpus=str(file), data_dir=str(tmp_path), n_mels=16, frames_per_second=0.0)
+    np.savez(file, ids=ids, mel=pictures)
+    state, first = file.stat(), study.prepare_data(settings)
+    one, other = first.frames("blues.00000"), first.frames("blues.00001")
+    np.savez(file, ids=ids, mel=pictures[[1, 0, *range(2, 8)]])
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert file.stat().st_size == state.st_size
+    second = study.prepare_data(settings)
+    assert second.folder == first.folder
+    np.testing.assert_array_equal(second.frames("blues.00000"), other)
+    np.testing.assert_array_equal(second.frames("blues.00001"), one)
+
+
 def test_latex_that_is_not_there_is_named_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with matplotlib.rc_context({"text.usetex": True}), pytest.raises(ValueError, match=r"text\.usetex is True in .* no latex"):
