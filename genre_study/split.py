@@ -109,12 +109,11 @@ def artist_groups(tracks):
     (array([0, 1, 0]), 1)
     """
     check_table(tracks, "tracks", ["track_id", "artist"], "add it, or use protocol 'track'")
-    keys = tracks["artist"].map({name: name_key(name) for name in tracks["artist"].unique()})
-    named = keys.ne("").to_numpy()
-    if not named.any():
+    keys = [name_key(name) for name in tracks["artist"]]
+    if not any(keys):
         raise ValueError(f"no artist is named in {len(tracks)} tracks; fill the column artist, or use protocol 'track'")
-    own = [(1, key) if known else (0, track_id) for key, known, track_id in zip(keys, named, tracks["track_id"])]
-    return pd.factorize(pd.Series(own, dtype=object))[0], int((~named).sum())
+    own = [(1, key) if key else (0, track_id) for key, track_id in zip(keys, tracks["track_id"])]
+    return pd.factorize(pd.Series(own, dtype=object))[0], keys.count("")
 
 # %% ../nbs/05_split.ipynb #3c81eedd
 PAIR = ["track_id", "other_track_id"]
@@ -487,7 +486,7 @@ def _leaks(tracks, chunks, protocol, replicas):
         moved = used.track_id[(used["split"] != used.track_id.map(side)) & used.track_id.isin(kept.track_id)].unique()
         if len(moved):
             yield f"{len(moved)} tracks have chunks on another side than the table of tracks says: {first_few(moved)}"
-    if protocol in ("artist", "filtered") and "artist" in kept and kept.artist.map(name_key).ne("").any():
+    if protocol in ("artist", "filtered") and "artist" in kept and any(map(name_key, kept.artist)):
         artists = kept.groupby(artist_groups(kept)[0])
         names = artists["artist"].first()[artists["split"].agg("nunique") > 1]
         if len(names):

@@ -201,6 +201,16 @@ def test_three_artists_a_genre_are_enough():
         assert (sizes == 3).all(axis=None)
 
 
+@pytest.mark.parametrize("dtype", [object, "string", "category", "str"])
+def test_a_missing_artist_is_missing_in_every_dtype(dtype):
+    names = pd.Series(["Nina", None, " nina", "", None, "Miles"]).astype(dtype)
+    tracks = pd.DataFrame({"track_id": list("abcdef"), "artist": names})
+    groups, n_unnamed = artist_groups(tracks)
+    assert groups.tolist() == [0, 1, 0, 2, 3, 4] and n_unnamed == 3
+    with pytest.raises(ValueError, match="no artist is named in 1 tracks"):
+        artist_groups(tracks.iloc[[1]])
+
+
 def test_artist_groups_and_names_that_look_like_ids():
     tracks = pd.DataFrame({"track_id": ["a", "b", "c", "d"], "artist": ["b", None, " B ", ""]})
     groups, n_unnamed = artist_groups(tracks)
