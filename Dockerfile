@@ -1,0 +1,7 @@
+# docker build -t genre_study . && docker run --rm -v "$PWD/runs:/study/runs" genre_study
+FROM python:3.11-slim-bookworm
+RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*
+WORKDIR /study
+COPY . .
+RUN pip install --no-cache-dir -c constraints.txt -e .
+CMD ["papermill", "--no-log-output", "nbs/studies/reproduce.ipynb", "runs/reproduce.ipynb", "-p", "run_dir", "runs/reproduce"]
