@@ -144,6 +144,31 @@ def _add_ablate(commands):
     ablate.add_argument("--report", default="nbs/studies/ablation.ipynb", metavar="NOTEBOOK", help="default %(default)s")
     ablate.set_defaults(run=_ablate)
 
+# %% ../nbs/command.ipynb #a9915044
+def _compare(options):
+    """Compare two finished runs, and print the comparison as a table."""
+    from genre_study.score.compare import compare_run_folders, comparison_table, format_table
+
+    result = compare_run_folders(options.first, options.second, options.side)
+    names = [os.path.basename(os.path.abspath(run)) for run in (options.first, options.second)]
+    names = names if names[0] != names[1] else [options.first, options.second]
+    print(format_table(comparison_table(result, names), options.format))
+    return 0
+
+
+def _add_compare(commands):
+    """Add the options of `genre-study compare`."""
+    compare = commands.add_parser("compare", help="compare the songs of two finished runs",
+                                  description="Difference of two finished runs on the same songs, with 95% intervals that "
+                                              "draw songs and artists, and McNemar's exact test.")
+    compare.add_argument("first", metavar="RUN", help="folder of a finished run")
+    compare.add_argument("second", metavar="RUN", help="another, whose accuracy minus the first one's is given")
+    compare.add_argument("--side", choices=["test", "valid"], help="default: the side that the first run was scored on")
+    form = compare.add_mutually_exclusive_group()
+    form.add_argument("--csv", dest="format", action="store_const", const="csv", default="text", help="as CSV")
+    form.add_argument("--latex", dest="format", action="store_const", const="latex", help="as a LaTeX table (booktabs)")
+    compare.set_defaults(run=_compare)
+
 # %% ../nbs/command.ipynb #8ed33ccd
 def _page(options):
     """Make a page of an executed notebook, and print its last printed line and the page's place."""
@@ -184,7 +209,7 @@ def _parser():
     """What can be typed."""
     parser = argparse.ArgumentParser(prog="genre-study", description="Music genres from audio.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_predict, _add_serve, _add_render, _add_audit, _add_fetch, _add_ablate, _add_page):
+    for add in (_add_predict, _add_serve, _add_render, _add_audit, _add_fetch, _add_ablate, _add_compare, _add_page):
         add(commands)
     return parser
 

@@ -111,3 +111,22 @@ def test_table_as_text_csv_and_latex(tmp_path):
     assert r"b \& c minus 50\%\_net" in latex and latex.startswith(r"\begin{tabular}{lrrrrr}")
     assert len(text.splitlines()) == 8 and "None" not in text + csv + latex and "nan" not in text + csv + latex
     assert "1.2e-05" in format_table(pd.DataFrame({"p": [1.2e-5]}))
+
+
+def test_command_line(tmp_path, capsys):
+    from genre_study.command import main
+
+    for seed, name in enumerate(("one", "other")):
+        made_up_run(tmp_path / name, seed, 0.8 + seed)
+    found = compare_run_folders(tmp_path / "one", tmp_path / "other")
+    runs = [str(tmp_path / "one"), str(tmp_path / "other") + "/"]
+    for option, kind in (([], "text"), (["--csv"], "csv"), (["--latex"], "latex")):
+        assert main(["compare", *runs, *option]) == 0
+        assert capsys.readouterr().out == format_table(comparison_table(found, ("one", "other")), kind) + "\n"
+    assert main(["compare", *runs, "--side", "valid", "--csv"]) == 0
+    assert capsys.readouterr().out != format_table(comparison_table(found, ("one", "other")), "csv") + "\n"
+    assert main(["compare", runs[0], str(tmp_path / "none")]) == 1
+    assert "expected the folder of a finished run" in capsys.readouterr().err
+    assert main(["compare", runs[0], runs[0], "--csv"]) == 0
+    same = capsys.readouterr().out  # a run and itself
+    assert f"{runs[0]} minus {runs[0]},0.0" in same and len(same.splitlines()) == 8

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genre_study.core.names import name_key, tidy_name
 from genre_study.corpus import gtzan_replicas, gtzan_tracks
 from genre_study.score.leakage import chunk_features, neighbour_share
 from genre_study.split import SIDES, LeakageError, artist_groups, check_split, split_chunks, split_tracks
@@ -473,6 +474,16 @@ def test_one_artist_in_several_spellings_stays_on_one_side(seed, random):
         check_split(astray.drop(index=[1, 2]), protocol="artist")
 
 
+def test_a_tidy_name_has_one_spelling_and_keeps_its_letters():
+    import unicodedata
+
+    for name in ("Béla", "Sigur Rós", "クラシック", "Guns N’ Roses", "AC/DC"):
+        for form in ("NFC", "NFD"):
+            assert tidy_name(f"\t {unicodedata.normalize(form, name)}  ") == name
+    assert tidy_name("ABBA") != tidy_name("Abba") and name_key("ABBA") == name_key("Abba")
+    assert [tidy_name(missing) for missing in (None, np.nan, pd.NA, "  ")] == [""] * 4
+
+
 @pytest.mark.parametrize("other", ["Rock", "rock ", "ROCK", "\u200brock", "ｒock"])
 def test_one_genre_in_two_spellings_is_refused(other):
     from genre_study.evaluate import evaluate
@@ -500,8 +511,10 @@ def test_a_seed_changes_what_is_drawn():
     draws = [lambda seed: split_tracks(tracks, "track", seed), lambda seed: split_tracks(tracks, "artist", seed),
              lambda seed: split_tracks(tracks, "track", seed, fold=1), lambda seed: split_chunks(chunks, mixed, seed)]
     for draw in draws:
-        sides = [tuple(draw(seed).split) for seed in (0, 0, 1, 2, 3)]
-        assert sides[0] == sides[1] and len(set(sides)) > 2
+        drawn = [draw(seed).split for seed in (0, 0, 1, 2, 3)]
+        for side in ("valid", "test"):  # each side is drawn anew
+            rows = [tuple(np.flatnonzero(sides == side)) for sides in drawn]
+            assert rows[0] == rows[1] and len(set(rows)) > 2
 
 
 def small_store():

@@ -262,12 +262,12 @@ def comparison_table(result, names=("first", "second")):
         `measure`, `value`, and the ends of its 95% intervals over artists and over songs, missing if there are none.
     """
     one, other = names
-    measures = {f"accuracy of {one}": "accuracy_first", f"accuracy of {other}": "accuracy_second",
-                f"{other} minus {one}": "difference", f"songs right in {one} only": "only_first_right",
-                f"songs right in {other} only": "only_second_right", "songs": "n",
-                "McNemar's exact test: p": "mcnemar_p"}
+    measures = (f"accuracy of {one}", "accuracy_first"), (f"accuracy of {other}", "accuracy_second")
+    measures += (f"{other} minus {one}", "difference"), (f"songs right in {one} only", "only_first_right")
+    measures += (f"songs right in {other} only", "only_second_right"), ("songs", "n")
+    measures += (("McNemar's exact test: p", "mcnemar_p"),)
     rows = []
-    for measure, key in measures.items():
+    for measure, key in measures:
         row = {"measure": measure, "value": result[key]}
         for unit, end in (("artists", "_ci95_artists"), ("songs", "_ci95")):
             row[f"low, {unit}"], row[f"high, {unit}"] = result.get(f"{key}{end}", (None, None))
