@@ -55,7 +55,7 @@ def _track_ids(genres, names):
         ids = [more if counts[one] > 1 else one for one, more in zip(ids, longer)]
     return ids
 
-# %% ../nbs/01_corpus.ipynb #45ec7994
+# %% ../nbs/01_corpus.ipynb #4c2a2022
 def _listed_artists(folders):
     """Read artists by track_id from ``tracks.csv`` in the first of the folders that has it, or None."""
     for file in (folder / "tracks.csv" for folder in folders):
@@ -64,7 +64,8 @@ def _listed_artists(folders):
         try:
             table = pd.read_csv(file, dtype="str", encoding="utf-8", keep_default_na=False)  # a band may be called NA
         except ValueError as error:  # not text, empty or ragged
-            raise ValueError(f"{str(file)!r} is not a readable table: {error}. Save it as UTF-8 with commas, or pass "
+            raise ValueError(f"{str(file)!r} is not a readable table: {str(error).strip()}. Save it as UTF-8 with "
+                             "commas, or pass "
                              "artists=None.") from error
         missing = [name for name in ("track_id", "artist") if name not in table]
         if missing:

@@ -218,7 +218,7 @@ def test_hostile_files_end_as_findings(tmp_path):
     assert unreadable == {"pipe", "circle", "folder", "empty", "header", "infinite", "huge"}
     assert found[found.finding == "truncated"].track_id.to_list() == ["x" * 246]
     assert found[found.finding == "exact replica"][["track_id", "other_track_id"]].to_numpy().tolist() == [
-        ["a0", "line\nbreak \U0001f3b8"]]
+        ["a0", "line break \U0001f3b8"]]
     assert found[found.finding == "constant"].track_id.to_list() == ["one"]
     assert (found.evidence != "").all()
 

@@ -141,8 +141,8 @@ def test_a_file_without_permission_is_a_problem_row(corpus):
     assert (read_corpus(corpus).problem != "").sum() == 1
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_mutated_headers_end_as_a_length_or_a_problem(corpus, suffix):
+@pytest.mark.parametrize("suffix, n, with_ffmpeg", [*((suffix, 120, False) for suffix in FORMATS), ("ogg", 8, True)])
+def test_mutated_headers_end_as_a_length_or_a_problem(corpus, suffix, n, with_ffmpeg):
     """Every byte of the header flipped, and the file cut after every byte: no crash, no hang, no file left open."""
     source = corpus / "blues" / f"blues_{suffix}.{suffix}"
     sound = source.read_bytes()
@@ -151,7 +151,7 @@ import os, sys
 from pathlib import Path
 from genre_study.core.audio import read_header
 sound, path, random = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), __import__("random").Random(0)
-n = 120
+n = int(sys.argv[3])
 made = [sound[:end] for end in range(n)]
 made += [sound[:at] + bytes([sound[at] ^ flip]) + sound[at + 1:] for at in range(n) for flip in (1, 0x80, 0xFF)]
 made += [sound[:at] + random.randbytes(8) + sound[at + 8:] for at in range(n)]
@@ -167,11 +167,11 @@ for content in made:
 assert len(os.listdir("/proc/self/fd")) < 12 if os.path.isdir("/proc/self/fd") else True
 print(lengths, problems)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(source), str(corpus / "made")],
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(source), str(corpus / "made"), str(n)], capture_output=True,
+                          text=True, timeout=120, env=os.environ if with_ffmpeg else {**os.environ, "PATH": ""})
     assert done.returncode == 0, done.stderr[-2000:]
     lengths, problems = map(int, done.stdout.split())
-    assert lengths + problems == 5 * 120 and problems > 60
+    assert lengths + problems == 5 * n and problems > n // 2
     assert len(sound) > 1000
 
 
@@ -203,12 +203,14 @@ def test_files_in_folders_below_are_counted(corpus):
         (corpus / place).mkdir(parents=True)
         sf.write(corpus / place / "below.wav", np.zeros(100), 22050)
         (corpus / place / "cover.jpg").write_bytes(b"")
-    with pytest.warns(UserWarning, match="2 audio files are left out, since they lie in folders .*'blues/live/below.wav'"):
+    with pytest.warns(UserWarning, match="2 audio files are left out, since they lie in folders "
+                                         ".*'blues/live/below.wav'"):
         assert len(read_corpus(corpus)) == 10
     for genre in ("blues", "jazz"):
         for path in (corpus / genre).glob("*.*"):
             path.unlink() if path.is_file() else None
-    with pytest.raises(ValueError, match=r"no audio files in genre .*2 audio files such as 'blues/live/below.wav' lie one"):
+    with pytest.raises(ValueError, match=r"no audio files in genre .*2 audio files such as 'blues/live/below.wav' lie "
+                                         r"one"):
         read_corpus(corpus)
 
 
@@ -240,7 +242,8 @@ def test_a_table_in_another_form_says_how_to_save_it(corpus, content, encoding):
 
 def test_a_table_may_name_files(corpus):
     (corpus / "tracks.csv").write_text("track_id,artist\nblues_wav.wav,Anna\njazz_mp3,Bert\nnobody,Cleo\n", encoding="utf-8")
-    with pytest.warns(UserWarning, match="1 names in the table of artists fit no track, 'nobody' among them, and 8 tracks"):
+    with pytest.warns(UserWarning, match="1 names in the table of artists fit no track, 'nobody' among them, and 8 "
+                                         "tracks"):
         artist = read_corpus(corpus).set_index("track_id").artist
     assert artist.dropna().to_dict() == {"blues_wav": "Anna", "jazz_mp3": "Bert"}
     (corpus / "tracks.csv").write_text("track_id,artist\nblues_wav.wav,Anna\nblues_wav,Bert\n", encoding="utf-8")

@@ -27,6 +27,11 @@ def fingerprints(folder):
             for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
+def corpus_files(folder):
+    """The files of a corpus, without drafts that a kill may leave."""
+    return {name: mark for name, mark in fingerprints(folder).items() if not Path(name).name.startswith(".")}
+
+
 def render_elsewhere(folder, tracks_per_genre, seconds, seed, hash_seed="0"):
     code = (f"from genre_study.synth.minicorpus import render_minicorpus;"
             f"render_minicorpus({str(folder)!r}, {tracks_per_genre}, {seconds}, {seed})")
@@ -104,8 +109,7 @@ def test_killed_and_continued(tmp_path):
     found = len(list(broken.rglob("*.wav")))
     assert 3 <= found < 20, f"the kill came too late to test anything: {found} tracks"
     render_minicorpus(broken, 2, seconds=5.0)
-    left = {name: mark for name, mark in fingerprints(broken).items() if not Path(name).name.startswith(".")}  # hidden drafts
-    assert left == fingerprints(whole)
+    assert corpus_files(broken) == fingerprints(whole)
 
 
 def test_two_at_once(tmp_path):
@@ -206,11 +210,6 @@ def test_bad_arguments(tmp_path, wrong, says):
     assert not (tmp_path / "new").exists()
 
 
-def corpus_files(folder):
-    """The files of a corpus, without drafts that a kill may leave."""
-    return {name: mark for name, mark in fingerprints(folder).items() if not Path(name).name.startswith(".")}
-
-
 def test_a_full_disk_ends_as_an_error_and_the_next_call_completes(tmp_path):
     """A write that is refused anywhere in a file: the call fails, whoever writes, and never passes for whole."""
     resource = pytest.importorskip("resource")
@@ -228,13 +227,19 @@ def test_a_full_disk_ends_as_an_error_and_the_next_call_completes(tmp_path):
     assert fingerprints(tmp_path / "full") == fingerprints(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["os.replace", "os.fsync", "os.mkdir", "pathlib.Path.write_bytes", "pathlib.Path.write_text"])
+@pytest.mark.parametrize("change", ["os.replace", "os.fsync", "os.mkdir", "pathlib.Path.write_bytes",
+                                    "pathlib.Path.write_text"])
 def test_a_refused_change_at_any_step(tmp_path, monkeypatch, change):
-    """Each change to the disk refused in turn, once: an error, or a corpus equal to its seed; then the next call completes it."""
+    """Each change refused in turn, once: an error, or a corpus equal to its seed; then the next call completes it."""
     songs, waveforms = lru_cache(compose), {}  # each song is composed and rendered once
     monkeypatch.setattr(minicorpus, "compose", songs)
-    monkeypatch.setattr(minicorpus, "render_song", lambda song: waveforms.get(song.track_id) if song.track_id in waveforms
-                        else waveforms.setdefault(song.track_id, render_song(song)))
+
+    def rendered(song):
+        if song.track_id not in waveforms:
+            waveforms[song.track_id] = render_song(song)
+        return waveforms[song.track_id]
+
+    monkeypatch.setattr(minicorpus, "render_song", rendered)
     render_minicorpus(tmp_path / "whole", 1, seconds=0.3)
     whole, owner, name = fingerprints(tmp_path / "whole"), *change.rpartition(".")[::2]
     owner = {"os": os, "pathlib.Path": Path}[owner]

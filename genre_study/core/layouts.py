@@ -210,15 +210,15 @@ def _doubt(root, by_genre):
         return f"there are {len(names)} folders with about {median} files each"
     return _artist_doubt(root, by_genre)
 
-# %% ../../nbs/core/layouts.ipynb #88208db2
+# %% ../../nbs/core/layouts.ipynb #74d155cf
 def _warn_of_rest(folder, deeper, silent):
     """Warn of audio files below the genre folders, and of folders beside them that hold no audio."""
     if deeper:
         warnings.warn(f"{len(deeper)} audio files are left out, since they lie in folders within the genre folders, "
-                      f"{deeper[0]!r} among them. Move them up into the folder of their genre.", stacklevel=5)
+                      f"{deeper[0]!r} among them. Move them up into the folder of their genre.", stacklevel=6)
     if silent:
-        warnings.warn(f"{first_few(map(repr, silent))} in {str(folder)!r} hold no audio files, so they are no genres "
-                      "here.", stacklevel=5)
+        warnings.warn(f"folders without audio are left out: {first_few(map(repr, silent))} in {printable(folder)!r}.",
+                      stacklevel=6)
 
 
 def _of_genre_folders(folder, files):
@@ -303,13 +303,14 @@ def _of_ismir04(folder, files):
                 rows.append((folder / path, row[0], tidy_name(row[1].replace("_", " ")) or None, None))
     return _listing(folder, rows) if rows else None
 
-# %% ../../nbs/core/layouts.ipynb #46174c93
+# %% ../../nbs/core/layouts.ipynb #1d96e7d9
 def _of_table(file):
     """List the tracks of a CSV with path and genre, and artist and track_id if it has them."""
     try:
         table = pd.read_csv(file, dtype="str", encoding="utf-8-sig", keep_default_na=False, skipinitialspace=True)
     except ValueError as error:  # not text, empty or ragged
-        raise ValueError(f"{str(file)!r} is not a readable table: {error}. Save it as UTF-8 with commas and the "
+        raise ValueError(f"{str(file)!r} is not a readable table: {str(error).strip()}. Save it as UTF-8 with commas "
+                         "and the "
                          "columns path, genre "
                          "and, if known, artist") from error
     missing = [name for name in ("path", "genre") if name not in table]

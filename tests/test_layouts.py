@@ -1,0 +1,455 @@
+"""Corpora as people have them: the same tracks in every layout, and what only looks like genres is refused."""
+import io
+import json
+import os
+import shutil
+import tarfile
+import unicodedata
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genre_study.core.layouts import find_tracks
+from genre_study.corpora.audit import audit_corpus
+from genre_study.corpus import read_corpus
+
+TRACKS = [("blues", 0), ("blues", 1), ("hiphop", 3), ("hiphop", 7), ("jazz", 5), ("jazz", 54)]
+ARTISTS = ["John Lee Hooker", "John Lee Hooker", "Ice Cube", "Wu-Tang Clan", "James Carter", None]
+
+
+def noise(seed, seconds=0.2, kind="WAV"):
+    made = io.BytesIO()
+    sf.write(made, np.random.default_rng(seed).normal(0, 0.1, round(seconds * 22050)), 22050, format=kind)
+    return made.getvalue()
+
+
+def write(path, content=None, **tags):
+    """Write a file, by default a fifth of a second of noise with tags."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+        return
+    with sf.SoundFile(path, "w", 22050, 1) as sound:
+        for name, value in tags.items():
+            setattr(sound, name, value)
+        sound.write(np.random.default_rng(len(str(path))).normal(0, 0.1, 4410))
+
+
+def gtzan(folder, name="{genre}/{genre}.{number:05}.wav"):
+    """Six tracks of GTZAN's names below a folder."""
+    for seed, (genre, number) in enumerate(TRACKS):
+        capital = {"hiphop": "Hip-Hop"}.get(genre, genre.title())
+        write(folder / name.format(genre=genre, number=number, Genre=capital), noise(seed))
+    return folder
+
+
+def kaggle(folder):
+    gtzan(folder / "Data" / "genres_original")
+    for genre, number in TRACKS:
+        write(folder / "Data" / "images_original" / genre / f"{genre}{number:05}.png", b"png")
+    write(folder / "Data" / "features_3_sec.csv", b"filename,length\nblues.00000.0.wav,66149\n")
+    return folder
+
+
+def zipped(folder, make):
+    make(folder / "inside")
+    with zipfile.ZipFile(folder / "archive.zip", "w") as packed:
+        for path in sorted((folder / "inside").rglob("*")):
+            packed.write(path, path.relative_to(folder / "inside"))
+    shutil.rmtree(folder / "inside")
+    return folder / "archive.zip"
+
+
+def tarred(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    inside = gtzan(file.parent / "genres")
+    with tarfile.open(file, "w:gz") as packed:
+        packed.add(inside, "genres")
+    shutil.rmtree(inside)
+    return file
+
+
+def torchaudio(folder):
+    tarred(folder / "genres.tar.gz")
+    gtzan(folder / "genres")
+    return folder
+
+
+def mirdata(folder):
+    gtzan(folder / "gtzan_genre" / "genres")
+    write(folder / "gtzan_tempo_beat-main" / "beats" / "gtzan_blues_00000.beats", b"0.5 1\n")
+    return folder
+
+
+def packed_table():
+    features = {"genre": {"names": ["blues", "classical", "country", "disco", "hiphop", "jazz"], "_type": "ClassLabel"}}
+    schema = pa.schema([("file", pa.string()), ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+                        ("genre", pa.int64())], metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    names = features["genre"]["names"]
+    return pa.Table.from_pylist([
+        {"file": f"/x/{genre}.{number:05}.wav", "genre": names.index(genre),
+         "audio": {"bytes": noise(seed), "path": f"{genre}.{number:05}.wav"}}
+        for seed, (genre, number) in enumerate(TRACKS)], schema)
+
+
+def parquet(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(packed_table(), file)
+    return file
+
+
+def arrow(folder):
+    folder.mkdir(parents=True)
+    table = packed_table()
+    with pa.OSFile(str(folder / "gtzan-train-00000-of-00001.arrow"), "wb") as file:
+        with pa.ipc.new_stream(file, table.schema) as out:
+            out.write_table(table)
+    return folder
+
+
+def hub(folder, make):
+    """The cache of the hub: files are links to blobs."""
+    repository = folder / "hub" / "datasets--marsyas--gtzan"
+    made = make(repository / "blobs" / ("data.parquet" if make is parquet else "genres.tar.gz"))
+    link = repository / "snapshots" / "76f7a7" / "data" / made.name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(made)
+    return folder
+
+
+def table(folder):
+    gtzan(folder / "audio")
+    rows = [f"audio/{genre}/{genre}.{number:05}.wav,{genre}" for genre, number in TRACKS]
+    write(folder / "mine.csv", "\n".join(["path,genre", *rows]).encode())
+    return folder / "mine.csv"
+
+
+LAYOUTS = {
+    "a folder a genre": gtzan, "genres": lambda folder: gtzan(folder / "genres").parent, "Kaggle's folder": kaggle,
+    "Kaggle's Data": lambda folder: kaggle(folder) / "Data", "Kaggle's zip": lambda folder: zipped(folder, kaggle),
+    "genres.tar.gz": lambda folder: tarred(folder / "genres.tar.gz"),
+    "a folder with genres.tar.gz": lambda folder: tarred(folder / "genres.tar.gz").parent,
+    "torchaudio's home": torchaudio, "mirdata's home": mirdata,
+    "all of mirdata": lambda folder: mirdata(folder / "gtzan_genre").parent,
+    "parquet": lambda folder: parquet(folder / "train.parquet"),
+    "a folder of parquet": lambda folder: parquet(folder / "gtzan" / "train" / "0000.parquet").parent.parent.parent,
+    "arrow": arrow, "the hub's cache": lambda folder: hub(folder, tarred),
+    "the hub's cache of parquet": lambda folder: hub(folder, parquet),
+    "the data set in the hub's cache": lambda folder: hub(folder, tarred) / "hub" / "datasets--marsyas--gtzan",
+    "another spelling": lambda folder: gtzan(folder, "{Genre}/{Genre}.{number:05}.WAV"),
+    "names without dots": lambda folder: gtzan(folder, "{Genre}/{genre}{number:05}.wav"), "a table": table,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gtzan_is_the_same_in_every_layout(tmp_path, layout):
+    source = LAYOUTS[layout](tmp_path / "corpus")
+    for _ in range(2):  # the second time from what was unpacked
+        tracks = read_corpus(source)
+        assert tracks.track_id.to_list() == [f"{genre}.{number:05}" for genre, number in TRACKS]
+        assert tracks.genre.to_list() == [genre for genre, _ in TRACKS]
+        known = [None if pd.isna(artist) else artist for artist in tracks.artist]
+        assert known == ARTISTS
+        assert (tracks.problem == "").all() and np.allclose(tracks.duration_s, 0.2, atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["Kaggle's folder", "Kaggle's zip", "parquet", "the hub's cache", "a table"])
+def test_audit_and_study_take_it_too(tmp_path, layout):
+    from genre_study.study import check_settings, prepare_data
+
+    source = LAYOUTS[layout](tmp_path / "corpus")
+    found = audit_corpus(source, progress=False)
+    assert set(found.finding) == {"too short to compare"} and len(found) == len(TRACKS)
+    store = prepare_data(check_settings({"corpus": str(source), "data_dir": str(tmp_path / "data"), "protocol": "track",
+                                         "workers": 1}))
+    assert len(store) == len(TRACKS) and not len(store.problems)
+
+
+def test_another_archive_under_the_same_name_is_unpacked_anew(tmp_path):
+    """Size and time are the same: the content decides."""
+    for number, genres in enumerate((("rock", "jazz"), ("folk", "soul"))):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_STORED) as packed:
+            for genre in genres:
+                packed.writestr(f"{genre}/0.wav", noise(number))
+        os.utime(tmp_path / "a.zip", ns=(0, 0))
+        assert set(read_corpus(tmp_path / "a.zip").genre) == set(genres)
+    assert len({path.stat().st_size for path in tmp_path.glob("*.zip")}) == 1
+
+
+def test_a_full_disk_leaves_nothing_of_a_parquet(tmp_path):
+    resource = pytest.importorskip("resource")
+    parquet(tmp_path / "a.parquet")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(OSError):
+            read_corpus(tmp_path / "a.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["a.parquet"]
+
+
+def test_parquet_that_is_cut_or_of_another_kind_is_named(tmp_path):
+    whole = parquet(tmp_path / "a.parquet").read_bytes()
+    for n_bytes in (0, 4, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.parquet").write_bytes(whole[:n_bytes])
+        with pytest.raises(ValueError, match=r"cut\.parquet is not a whole table"):
+            read_corpus(tmp_path / "cut.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"other\.parquet has the columns \['a'\]; expected audio and genre"):
+        read_corpus(tmp_path / "other.parquet")
+    assert sorted(os.listdir(tmp_path)) == ["a.parquet", "cut.parquet", "other.parquet"]
+
+
+def test_names_in_parquet_stay_inside(tmp_path):
+    rows = [{"genre": genre, "audio": {"bytes": noise(0), "path": path}} for genre, path in (
+        ("../../evil", "a.wav"), ("rock", "/etc/b.wav"), ("jazz", "..\\..\\c.wav"), ("..", "d.wav"))]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    tracks = read_corpus(tmp_path / "a.parquet")
+    assert len(tracks) == 4 and all(Path(path).resolve().is_relative_to(tmp_path) for path in tracks.path)
+    assert len(os.listdir(tmp_path)) == 2
+
+
+# FMA, ISMIR04, tags
+
+FMA = ("small", [(2, "Hip-Hop", "AWOL"), (5, "Hip-Hop", "AWOL"), (134, "Hip-Hop", "AWOL"), (1482, "Rock", "Ben"),
+                 (9001, "", "Cy"), (155066, "Folk", "Dé, \"D\"")])
+
+
+def fma(folder, metadata=True):
+    subset, rows = FMA
+    for number, _, _ in rows:
+        write(folder / f"fma_{subset}" / f"{number:06}"[:3] / f"{number:06}.mp3", noise(number, kind="MP3"))
+    if metadata:
+        columns = [("artist", "name"), ("artist", "bio"), ("track", "genre_top"), ("track", "title")]
+        frame = pd.DataFrame(
+            [(name, "a\nbio", genre, "title") for _, genre, name in rows], columns=pd.MultiIndex.from_tuples(columns),
+            index=pd.Index([number for number, _, _ in rows], name="track_id"))
+        (folder / "fma_metadata").mkdir()
+        frame.to_csv(folder / "fma_metadata" / "tracks.csv")
+    return folder
+
+
+@pytest.mark.parametrize("point", ["", "fma_small"])
+def test_fma_has_its_genres_from_the_metadata(tmp_path, point):
+    with pytest.warns(UserWarning, match="1 of 6 files of FMA are left out"):
+        tracks = read_corpus(fma(tmp_path) / point).set_index("track_id")
+    assert tracks.genre.to_dict() == {f"{number:06}": genre for number, genre, _ in FMA[1] if genre}
+    assert tracks.artist.to_dict() == {f"{number:06}": artist for number, genre, artist in FMA[1] if genre}
+
+
+@pytest.mark.parametrize("point", ["", "fma_small"])
+def test_fma_without_metadata_is_refused(tmp_path, point):
+    with pytest.raises(ValueError, match=r"don't look like genres: their names are numbers \(000, "
+                                         r"001.*fma_metadata\.zip"):
+        read_corpus(fma(tmp_path, metadata=False) / point)
+
+
+def test_ismir04_has_its_genres_from_the_track_lists(tmp_path):
+    rows = []
+    played = [("classical", "ann"), ("classical", "bob"), ("jazz_blues", "cy"), ("world", "ann")]
+    for number, (genre, artist) in enumerate(played):
+        name = f"{genre}/{artist}/album/{number}-title"
+        write(tmp_path / "audio" / "training" / f"{name}.mp3", noise(number, kind="MP3"))
+        rows.append(f'"{genre}","{artist}","album","title","{number}","./{name}.mp3"')
+    with_names = read_corpus(tmp_path)
+    (tmp_path / "metadata" / "training").mkdir(parents=True)
+    (tmp_path / "metadata" / "training" / "tracklist.csv").write_text("\n".join(rows))
+    listed = read_corpus(tmp_path)
+    for tracks in (with_names, listed):  # without the track list, the folders say the same
+        assert tracks.genre.to_list() == ["classical", "classical", "jazz_blues", "world"]
+        assert tracks.artist.to_list() == ["ann", "bob", "cy", "ann"]
+
+
+def tagged(folder, rows):
+    for number, (artist, genre) in enumerate(rows):
+        tags = {name: value for name, value in (("artist", artist), ("genre", genre)) if value}
+        write(folder / (artist or "unknown") / "album" / f"{number}.flac", **tags)
+    return folder
+
+
+def test_a_player_s_folders_are_read_by_their_tags(tmp_path):
+    rows = [("Ann", "Rock"), ("Ann", "rock "), ("Bob", "Jazz"), ("Béla", "Jazz"), ("Cy", "")]
+    with pytest.warns(UserWarning) as told:
+        tracks = read_corpus(tagged(tmp_path, rows))
+    assert tracks.genre.value_counts().to_dict() == {"rock": 2, "Jazz": 2}
+    assert set(tracks.artist) == {"Ann", "Bob", "Béla"}
+    words = " ".join(str(one.message) for one in told)
+    assert "1 files are left out, since their tags have no genre: Cy/album/4.flac" in words
+
+
+# What only looks like genres
+
+def folders(folder, names, n_files=3, artist=None):
+    for name in names:
+        for number in range(n_files):
+            write(folder / name / f"{number}.flac", **({"artist": artist(name)} if artist else {}))
+    return folder
+
+
+@pytest.mark.parametrize("make, found", [
+    (lambda folder: folders(folder, ["000", "001", "002"]), "their names are numbers"),
+    (lambda folder: folders(folder, [str(year) for year in range(1990, 1996)]), "their names are numbers"),
+    (lambda folder: folders(folder, [f"Artist {number}" for number in range(30)], 2), "there are 30 folders with about "
+                                                                                      "2 files each"),
+    (lambda folder: folders(folder, ["Ann", "Bob", "Cy"], artist=str), "are also the artists in the tags"),
+    (lambda folder: folders(folder, ["A", "B"], artist="The {} band".format), "each folder has files of one artist "
+                                                                              "only"),
+    (lambda folder: folders(folder, ["best of", "x"], artist={"best of": "Ann", "x": "Bob"}.get), "one artist only"),
+])
+def test_what_looks_like_no_genres_is_refused(tmp_path, make, found):
+    with pytest.raises(ValueError, match=found) as caught:
+        read_corpus(make(tmp_path))
+    assert "Expected one folder a genre" in str(caught.value)
+    assert "a CSV with the columns path, genre" in str(caught.value)
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in tmp_path.rglob("*.flac")]
+    (tmp_path / "say.csv").write_text("\n".join(["path,genre", *rows]))
+    assert len(read_corpus(tmp_path / "say.csv")) == len(rows)  # how to say otherwise
+
+
+@pytest.mark.parametrize("names", [["Rock", "Hip-Hop"], ["drum & bass", "Techno", "my own"],
+                                   ["Musica", "Soul", "R&B", "x"], ["calm", "loud"],
+                                   [f"style {number}" for number in range(12)]])
+def test_what_looks_like_genres_is_taken(tmp_path, names):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tracks = read_corpus(folders(tmp_path, names))
+    assert set(tracks.genre) == set(names)
+
+
+def test_a_genre_that_one_artist_plays_is_a_genre(tmp_path):
+    """Names that others use for genres are believed, whatever the tags say."""
+    assert set(read_corpus(folders(tmp_path, ["Rock", "Jazz"], artist=str)).genre) == {"Rock", "Jazz"}
+
+
+def test_several_corpora_side_by_side_are_named(tmp_path):
+    gtzan(tmp_path / "one" / "genres")
+    gtzan(tmp_path / "two" / "genres")
+    with pytest.raises(ValueError, match=r"point at one of the folders.*one/genres, .*two/genres"):
+        read_corpus(tmp_path)
+
+
+# Names
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(["Música", "Rock", "Drum and Bass", "Ñandú"]),
+                          st.sampled_from(["NFC", "NFD"]), st.sampled_from([str, str.lower, str.upper, str.title]),
+                          st.sampled_from(["", " ", "  "])),
+                min_size=2, max_size=8), st.randoms())
+def test_one_genre_in_any_spelling(tmp_path_factory, spelled, random):
+    folder = tmp_path_factory.mktemp("names")
+    for number, (name, form, case, blank) in enumerate(spelled):
+        write(folder / "audio" / f"{number}.wav", noise(number, 0.01))
+        spelled[number] = (name, unicodedata.normalize(form, case(name)) + blank)
+    forms = [random.choice(["NFC", "NFD"]) for _ in spelled]
+    rows = pd.DataFrame({"path": [f"audio/{number}.wav" for number in range(len(spelled))],
+                         "genre": [genre for _, genre in spelled],
+                         "artist": [unicodedata.normalize(form, f" Béla  {name}")
+                                    for form, (name, _) in zip(forms, spelled)]})
+    rows.to_csv(folder / "tracks.csv", index=False)
+    n_genres = len({name for name, _ in spelled})
+    if n_genres < 2:
+        with warnings.catch_warnings(), pytest.raises(ValueError, match="one genre only"):
+            warnings.simplefilter("ignore")
+            read_corpus(folder / "tracks.csv")
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tracks = read_corpus(folder / "tracks.csv")
+    assert tracks.genre.nunique() == n_genres == tracks.artist.nunique()
+    for text in [*tracks.genre, *tracks.artist]:
+        assert unicodedata.is_normalized("NFC", text) and text == " ".join(text.split())
+
+
+def test_artists_in_two_spellings_stay_on_one_side(tmp_path):
+    from genre_study.split import check_split, split_tracks
+
+    for genre in ("pop", "soul"):
+        for number in range(12):
+            form = "NFC" if number % 2 else "NFD"
+            write(tmp_path / genre / f"{genre}{number}.flac", artist=unicodedata.normalize(form, f"Béla {number // 4}"))
+    rows = [(path.stem, sf.SoundFile(path).copy_metadata()["artist"]) for path in tmp_path.rglob("*.flac")]
+    pd.DataFrame(rows, columns=["track_id", "artist"]).to_csv(tmp_path / "tracks.csv", index=False)
+    tracks = read_corpus(tmp_path)
+    assert tracks.artist.nunique() == 3
+    split = split_tracks(tracks, "artist", seed=0)
+    check_split(split, protocol="artist")
+    assert split.groupby("artist").split.nunique().eq(1).all()
+
+
+def test_a_table_of_artists_fits_in_any_composition(tmp_path):
+    for genre in ("a", "b"):
+        for name in ("Café", "Niño"):
+            write(tmp_path / genre / f"{genre} {unicodedata.normalize('NFD', name)}.wav")
+    rows = [(f"{genre} {name}", "Ann") for genre in "ab" for name in ("Café", "Niño")]
+    pd.DataFrame(rows, columns=["track_id", "artist"]).to_csv(tmp_path / "tracks.csv", index=False)
+    tracks = read_corpus(tmp_path)
+    assert tracks.artist.eq("Ann").all() and all(unicodedata.is_normalized("NFC", name) for name in tracks.track_id)
+    assert all(Path(path).exists() for path in tracks.path)
+
+
+# Formats and faults
+
+def test_no_genre_vanishes_whatever_its_format(tmp_path):
+    for suffix in (".webm", ".mp4", ".oga", ".caf", ".wv", ".mka", ".aif", ".m4a"):
+        write(tmp_path / f"genre{suffix}" / f"x{suffix}", noise(0) if suffix != ".oga" else noise(0, kind="OGG"))
+    write(tmp_path / "none" / "x", noise(0))
+    write(tmp_path / "none" / "README", b"not audio")
+    tracks = read_corpus(tmp_path)
+    assert len(tracks) == tracks.genre.nunique() == 9
+    assert tracks.set_index("genre").problem["none"] == tracks.set_index("genre").problem["genre.oga"] == ""
+
+
+def test_a_genre_folder_without_audio_is_told(tmp_path):
+    folders(tmp_path, ["rock", "jazz"], 1)
+    write(tmp_path / "pop" / "notes.txt", b"x")
+    with pytest.warns(UserWarning, match="without audio.*'pop'"):
+        assert set(read_corpus(tmp_path).genre) == {"rock", "jazz"}
+
+
+@pytest.mark.parametrize("content, match", [
+    (b"path,genre\n0.wav,a\n1.wav,\n", "1 rows without a genre, row 3 first"), (b"path;genre\n0.wav;a\n", "expected "
+                                                                                                          "path, "
+                                                                                                          "genre"),
+    (b"file,genre\n0.wav,a\n", r"\['path'\] missing"), (b"path,genre\ngone.wav,a\nlost.wav,b\n", "none of the 2 files"),
+    (b"", "not a readable table"), (b"\xff\xfe\x00", "not a readable table"),
+    (b"path,genre\n0.wav,a\n1.wav,b,c,d\n", "not a readable")])
+def test_a_table_that_can_not_be_used_is_named(tmp_path, content, match):
+    write(tmp_path / "0.wav")
+    write(tmp_path / "1.wav")
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=match) as caught:
+        read_corpus(tmp_path / "t.csv")
+    assert "t.csv" in str(caught.value) and "\n" not in str(caught.value).strip()
+
+
+def test_a_table_with_some_missing_files_has_rows_for_them(tmp_path):
+    write(tmp_path / "0.wav")
+    write(tmp_path / "1.wav")
+    (tmp_path / "t.csv").write_text("path,genre,artist\n0.wav,a,Ann\n1.wav,b,\ngone.wav,b,Bob\n", encoding="utf-8-sig")
+    tracks = read_corpus(tmp_path / "t.csv").set_index("track_id")
+    assert tracks.problem.ne("").to_dict() == {"0": False, "1": False, "gone": True}
+    assert "No such file" in tracks.problem["gone"] and tracks.artist.isna().to_list() == [False, True, False]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_locked_file_is_a_row_and_a_locked_archive_one_line(tmp_path):
+    folders(tmp_path, ["rock", "jazz"], 1)
+    (tmp_path / "rock" / "0.flac").chmod(0)
+    assert "Permission denied" in read_corpus(tmp_path).set_index("genre").problem["rock"]
+    (tmp_path / "a.zip").touch(0)
+    with pytest.raises(OSError, match=r"Permission denied.*a\.zip"):
+        read_corpus(tmp_path / "a.zip")
+
+
+def test_a_listing_says_where_it_looked(tmp_path):
+    assert find_tracks(kaggle(tmp_path)).root == tmp_path / "Data" / "genres_original"
