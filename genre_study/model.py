@@ -9,6 +9,8 @@ __all__ = ['NETWORKS', 'fourteen_layer_cnn', 'quick_cnn', 'find_network', 'build
 import importlib
 import importlib.util
 import inspect
+import os
+import re
 from pathlib import Path
 
 from .network.study_cnn import study_cnn
@@ -132,13 +134,15 @@ NETWORKS = {"fourteen_layer_cnn": fourteen_layer_cnn, "quick_cnn": quick_cnn, "s
 def _module_at(place):
     """Import a module by its name, or a .py file by its path."""
     if place.endswith(".py"):
-        if not Path(place).is_file():
+        if not os.path.isfile(place):
             raise ValueError(f"network: there is no file {place!r} in {str(Path.cwd())!r}; "
                              "expected the path of a .py file")
         spec = importlib.util.spec_from_file_location(Path(place).stem, place)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
+    if not re.fullmatch(r"\w+(\.\w+)*", place):
+        raise ValueError(f"network: {place!r} is neither the name of a module nor the path of a .py file")
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -181,7 +185,7 @@ def find_network(name):
                          f"'package.module:function' or 'nets.py:function'; received {name!r}")
     module = _module_at(place)
     make = getattr(module, function, None)
-    takes = {known for known, one in vars(module).items() if inspect.isfunction(one)
+    takes = {known for known, one in vars(module).items() if inspect.isfunction(one) and not known.startswith("_")
              and {"input_shape", "n_genres"} <= set(inspect.signature(one).parameters)}
     if function not in takes:
         what = "has no function" if make is None else "does not take input_shape and n_genres in"

@@ -32,14 +32,14 @@ from .core.layouts import is_corpus_file
 from .corpus import gtzan_replicas, gtzan_tracks, read_corpus
 from .evaluate import evaluate, song_vectors
 from .mel import MelSpec
-from .model import NETWORKS
+from .model import find_network
 from .network import backend
 from .network.checkpoint import CHECKPOINT
 from .split import LEAKY_PROTOCOLS, N_FOLDS, PROTOCOLS, check_shares, check_split, split_chunks, split_tracks
 from .storage.ready_made import archive_facts, import_spectrograms
 from .storage.writer import open_store
 from .store import build_store
-from .train import RECIPES, TrainSpec
+from .train import TrainSpec, recipe
 
 # %% ../nbs/11_study.ipynb #9053c775
 def _own(default, choices=(), bounds=None):
@@ -126,7 +126,7 @@ class StudySettings:
 
     corpus: str = "minicorpus"
     protocol: str = _own("artist", choices=PROTOCOLS)
-    network: str = _own("quick_cnn", choices=NETWORKS)
+    network: str = "quick_cnn"
     network_options: dict = field(default_factory=dict)
     chunk_seconds: float = _own(3.0, bounds=(0.1, 60.0))
     overlap: float = _own(0.5, bounds=(0.0, 0.95))
@@ -168,6 +168,7 @@ class StudySettings:
         if self.protocol in LEAKY_PROTOCOLS and not self.allow_leakage:
             raise ValueError(f"protocol={self.protocol!r} puts chunks of one track on both sides of the split, so its "
                              "accuracy is not one for new songs; set allow_leakage=True to measure that on purpose")
+        _asked(self, ("network",), lambda: find_network(self.network))
         _ = self.mel_spec, self.chunk_spec, self.train_spec  # each refuses what it can't use
 
     @property
@@ -199,7 +200,7 @@ class StudySettings:
                                  f"contradict each other; give {name} once")
         if not chosen["epochs"]:
             del chosen["epochs"]
-        return _asked(self, ("training", *chosen), lambda: TrainSpec(**RECIPES[self.network] | chosen | self.training))
+        return _asked(self, ("training", *chosen), lambda: TrainSpec(**recipe(self.network) | chosen | self.training))
 
 # %% ../nbs/11_study.ipynb #6e66ce27
 _PLAIN = (bool, int, float, str, list, dict, tuple, type(None), PurePath, np.generic)

@@ -8,13 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from backend_probe import small_store
 
 from genre_study.feed import ChunkFeed, read_chunks
+from genre_study.mel import MelSpec
 from genre_study.model import NETWORKS, build_network
 from genre_study.network.checkpoint import load_checkpoint
 from genre_study.network.frozen import ValueFeed, frozen_values
-from genre_study.train import RECIPES, TrainSpec, learned_from, train
+from genre_study.store import build_store
+from genre_study.train import RECIPES, TrainSpec, train
 
 SMALL = {  # network: shape, options and choices that train in a second or two
     "fourteen_layer_cnn": ((96, 94, 1), {"filters": (4, 6, 8, 6, 4)}, {"epochs": 2, "batch_size": 8}),
@@ -64,19 +67,25 @@ def other_frames(store, frames, chunks):
     return with_frames(store, noise), chunks
 
 
+def other_test_side(store, frames, chunks):
+    """Both at once."""
+    return other_frames(other_labels(store, frames, chunks)[0], frames, other_labels(store, frames, chunks)[1])
+
+
 def no_test_rows(store, frames, chunks):
     """The table has no test rows at all."""
     return store, chunks[chunks["split"] != "test"]
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_test_side_has_no_part_in_training(name, tmp_path):
+@pytest.mark.parametrize("name, change", [("quick_cnn", other_labels), ("quick_cnn", other_frames),
+                                          *((name, other_test_side) for name in sorted(NETWORKS)),
+                                          ("study_cnn", no_test_rows)])
+def test_test_side_has_no_part_in_training(name, change, tmp_path):
     """Neither weights nor curves know it: not in plain training, with a checkpoint, or with values that are kept."""
     store, frames, chunks = corpus(SMALL[name][0])
     expected = trained(name, store, chunks)
-    for place, change in enumerate((other_labels, other_frames, no_test_rows)):
-        kept = {"run_dir": tmp_path / "run", "values_dir": tmp_path / "values"} if place == 0 else {}
-        assert same(trained(name, *change(store, frames, chunks), **kept), expected), change.__doc__
+    found = trained(name, *change(store, frames, chunks), run_dir=tmp_path / "run", values_dir=tmp_path / "values")
+    assert same(found, expected)
     checkpoint, _ = load_checkpoint(tmp_path / "run" / "checkpoint.npz")
     assert [row["loss"] for row in checkpoint["rows"]] == list(expected[0]["loss"])
 
@@ -192,6 +201,27 @@ def test_checkpoint_of_other_audio_is_refused(name, replaced, tmp_path):
     assert not new[0].equals(old[0])
 
 
+def test_audio_replaced_behind_a_store_is_noticed(tmp_path):
+    """Files of the same names and lengths, with another sound, in a store on disk."""
+    def built(seed):
+        for place in range(6):
+            noise = np.random.default_rng([seed, place]).normal(0, 0.1, 22050)
+            soundfile.write(tmp_path / f"{place}.wav", noise, 22050)
+        tracks = pd.DataFrame([{"track_id": f"track{place}", "genre": "abc"[place % 3], "artist": None,
+                                "path": str(tmp_path / f"{place}.wav"), "duration_s": 1.0} for place in range(6)])
+        return build_store(tracks, tmp_path / "store", MelSpec(n_mels=16), workers=1, progress=False)
+
+    chunks = pd.DataFrame({"track_id": [f"track{place}" for place in range(6)], "genre": list("abcabc"),
+                           "start_frame": 0, "n_frames": 40, "split": ["train"] * 3 + ["valid"] * 3})
+    spec = TrainSpec(epochs=1, batch_size=3)
+    old = trained("quick_cnn", built(0), chunks, spec=spec, run_dir=tmp_path / "run")
+    assert same(trained("quick_cnn", built(0), chunks, spec=spec, run_dir=tmp_path / "run"), old)
+    replaced = built(1)
+    with pytest.raises(ValueError, match="other frames"):
+        trained("quick_cnn", replaced, chunks, spec=spec, run_dir=tmp_path / "run")
+    assert not trained("quick_cnn", replaced, chunks, spec=spec)[0].equals(old[0])
+
+
 def test_two_tracks_that_change_places_are_noticed(tmp_path):
     """Of equal length, and with the same content in all."""
     store, frames, chunks = corpus((16, 40, 1))
@@ -199,6 +229,21 @@ def test_two_tracks_that_change_places_are_noticed(tmp_path):
     swapped = with_frames(store, frames | {"track000": frames["track001"], "track001": frames["track000"]})
     with pytest.raises(ValueError, match="other frames"):
         trained("quick_cnn", swapped, chunks, run_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name, options", [("quick_cnn", {"dropout": 0.2}), ("fourteen_layer_cnn", {"pools": "max"}),
+                                           ("fourteen_layer_cnn", {"dense_activation": "relu"}),
+                                           ("study_cnn", {"input_dropout": 0.0})])
+def test_checkpoint_of_another_network_is_refused(name, options, tmp_path):
+    """Also if all weights have the same names and shapes."""
+    store, _, chunks = corpus(SMALL[name][0])
+    shape, same_options, choices = SMALL[name]
+    spec = TrainSpec(**choices | {"epochs": 1})
+    trained(name, store, chunks, spec=spec, run_dir=tmp_path)
+    trained(name, store, chunks, spec=spec, run_dir=tmp_path)
+    other = build_network(name, shape, 3, seed=1, **same_options | options)
+    with pytest.raises(ValueError, match="another network"):
+        train(other, store, chunks, spec, run_dir=tmp_path, progress=False)
 
 
 def test_frozen_values_are_those_of_each_chunk():
@@ -211,20 +256,6 @@ def test_frozen_values_are_those_of_each_chunk():
     alone = keras.Model(model.input, model.get_layer("descriptors").output)
     expected = np.concatenate([alone.predict(read_chunks(store, few[k:k + 1]), verbose=0) for k in range(7)])
     np.testing.assert_allclose(frozen_values(model, store, few, batch_size=3), expected, atol=1e-3)
-
-
-def test_learned_from_tells_runs_apart():
-    store, frames, chunks = corpus((16, 40, 1))
-    said = learned_from(chunks)
-    assert {side: one["n_tracks"] for side, one in said.items()} == {"train": 9, "valid": 6, "test": 9}
-    assert learned_from(chunks.sample(frac=1, random_state=0)) == said
-    assert learned_from(chunks.drop_duplicates("track_id")) == said
-    relabelled = learned_from(other_labels(store, frames, chunks)[1])
-    moved = learned_from(chunks.assign(split=chunks["split"].where(chunks["track_id"] != "track020", "train")))
-    changed = {name: [(side, key) for side in said for key in said[side] if said[side][key] != other[side][key]]
-               for name, other in (("relabelled", relabelled), ("moved", moved))}
-    assert changed["relabelled"] == [("test", "labels")]
-    assert changed["moved"] == [(side, key) for side in ("test", "train") for key in ("n_tracks", "tracks", "labels")]
 
 
 NETS = """
@@ -265,28 +296,33 @@ def test_own_network_is_trained_saved_and_opened(place, tmp_path, monkeypatch):
     np.testing.assert_allclose(opened.predict(few, verbose=0), model.predict(few, verbose=0), atol=1e-6)
 
 
-def test_early_stopping_keeps_the_best_epoch():
+def test_a_callback_can_stop_the_training():
+    """It ends as a training of so many epochs does."""
     import keras
 
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
     store, _, chunks = corpus((16, 40, 1))
-    stop = keras.callbacks.EarlyStopping(monitor="loss", baseline=0.0, patience=2)
-    history, weights = trained("quick_cnn", store, chunks, spec=TrainSpec(epochs=30, batch_size=16), callbacks=[stop])
-    assert len(history) == 2
-    assert same((history, weights), trained("quick_cnn", store, chunks, spec=TrainSpec(epochs=2, batch_size=16)))
+    found = trained("quick_cnn", store, chunks, spec=TrainSpec(epochs=30, batch_size=16), callbacks=[Stop()])
+    assert same(found, trained("quick_cnn", store, chunks, spec=TrainSpec(epochs=2, batch_size=16)))
 
 
 SHAPES = """
-import json, sys
+import json
 import genre_study
 import numpy as np
-from genre_study.model import NETWORKS, build_network
+from genre_study.model import build_network
 from genre_study.network.fast import fast_twin
+from test_learning import SMALL
 found = {}
-for name in NETWORKS:
-    model = build_network(name, (128, 130, 1), 3, seed=1, **({"filters": (4, 4)} if name == "study_cnn" else {}))
-    chunks = np.random.default_rng(0).normal(size=(2, 128, 130, 1)).astype("float32")
-    answer = [network.predict(chunks, verbose=0).round(5).tolist() for network in (model, fast_twin(model))]
-    found[name] = [model.count_params(), [list(layer.output.shape) for layer in model.layers], answer]
+for name, (shape, options, _) in SMALL.items():
+    if name == "study_cnn":
+        options = {"groups": ("correlation",), "filters": (4,)}
+    model = fast_twin(build_network(name, shape, 3, seed=1, **options))
+    answer = model.predict(np.random.default_rng(0).normal(size=(2, *shape)).astype("float32"), verbose=0)
+    found[name] = [model.count_params(), [layer.output.shape for layer in model.layers], answer.round(5).tolist()]
 print(json.dumps(found))
 """
 
@@ -296,8 +332,9 @@ def test_image_format_in_keras_json_changes_no_network(tmp_path):
     found = []
     for image_format in ("channels_last", "channels_first"):
         (tmp_path / "keras.json").write_text(json.dumps({"image_data_format": image_format, "backend": "jax"}))
-        run = subprocess.run([sys.executable, "-c", SHAPES], env=os.environ | {"KERAS_HOME": str(tmp_path)}, check=True,
-                             capture_output=True, text=True, timeout=300)
+        environ = os.environ | {"KERAS_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+        run = subprocess.run([sys.executable, "-c", SHAPES], env=environ, check=True, capture_output=True, text=True,
+                             timeout=300)
         found.append(json.loads(run.stdout.splitlines()[-1]))
+    assert set(found[0]) == set(NETWORKS)
     assert found[0] == found[1]
-    assert found[0]["fourteen_layer_cnn"][0] > 200_000

@@ -33,7 +33,8 @@ def test_a_trained_network_opens_in_plain_keras(name, tmp_path):
 
     from genre_study.network.fast import fast_twin
 
-    model = build_network(name, (128, 130, 1), 10, seed=4)
+    few = {"groups": ("timbre", "dynamics"), "filters": (4,)} if name == "study_cnn" else {}
+    model = build_network(name, (128, 130, 1), 10, seed=4, **few)
     twin = fast_twin(model)
     rng = np.random.default_rng(0)
     chunks, labels = rng.normal(size=(4, 128, 130, 1)).astype("float32"), np.eye(10, dtype="float32")[:4]

@@ -73,7 +73,7 @@ def gabor_matrices(n_frames):
     --------
     >>> times, bands = gabor_matrices(194)
     >>> [matrix.shape[1] for matrix in times], [matrix.shape[1] for matrix in bands]
-    ([24, 24, 24, 24, 24, 48, 97, 194, 194], [32, 32, 32, 64, 128, 128])
+    ([24, 24, 24, 24, 24, 48, 97, 194, 194], [32, 32, 32, 32, 64, 128])
     """
     size = -(-(n_frames + 48) // 48) * 48
     times = [filter_matrix(rate, n_frames, 24, size, size // 8, 0.003) for rate in RATES]
@@ -203,6 +203,11 @@ def gabor_groups(x):
     -------
     dict of str to tensor (n, 1488)
         The groups "gabor_level", "gabor_change", "gabor_log" and "gabor_spread": 93 filters in 16 groups of bands.
+
+    Examples
+    --------
+    >>> list(gabor_groups(np.ones((1, 128, 130), "float32")))
+    ['gabor_level', 'gabor_change', 'gabor_log', 'gabor_spread']
     """
     from keras import ops
 
@@ -230,6 +235,11 @@ def cepstrum(x):
     -------
     tensor (n, 116, n_frames)
         Of an orthonormal cosine transform (DCT-II) along the bands.
+
+    Examples
+    --------
+    >>> tuple(cepstrum(np.ones((1, 128, 130), "float32")).shape)
+    (1, 116, 130)
     """
     from keras import ops
     from scipy.fft import dct
@@ -253,6 +263,12 @@ def timbre(x, cepstra):
     Returns
     -------
     tensor (n, 977)
+
+    Examples
+    --------
+    >>> x = np.ones((1, 128, 130), "float32")
+    >>> tuple(timbre(x, cepstrum(x)).shape)
+    (1, 977)
     """
     from keras import ops
 
@@ -282,6 +298,11 @@ def dynamics(x):
     Returns
     -------
     tensor (n, 640)
+
+    Examples
+    --------
+    >>> tuple(dynamics(np.ones((1, 128, 130), "float32")).shape)
+    (1, 640)
     """
     from keras import ops
 
@@ -304,6 +325,11 @@ def correlation(x):
     -------
     tensor (n, 120)
         From -1 to 1.
+
+    Examples
+    --------
+    >>> tuple(correlation(np.ones((1, 128, 130), "float32")).shape)
+    (1, 120)
     """
     from keras import ops
 
@@ -330,6 +356,12 @@ def modulation(x, cepstra, width=128, n_edges=20):
     -------
     tensor (n, 532)
         Logarithms of the spectra, the same less each band's mean, and standard deviations of the cepstrum's jumps.
+
+    Examples
+    --------
+    >>> x = np.ones((1, 128, 130), "float32")
+    >>> tuple(modulation(x, cepstrum(x)).shape)
+    (1, 532)
     """
     from keras import ops
 

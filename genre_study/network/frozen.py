@@ -14,10 +14,10 @@ import pandas as pd
 
 from ..core.files import whole_file
 from ..feed import ChunkFeed, mixup
-from .checkpoint import content_hash
+from .checkpoint import architecture, content_hash
 
 # %% ../../nbs/network/frozen.ipynb #6b754506
-def layers_after(model, name, output):
+def layers_after(model, name, output=None):
     """Cut a network behind a layer.
 
     Parameters
@@ -25,8 +25,8 @@ def layers_after(model, name, output):
     model : keras.Model
     name : str
         The layer.
-    output : Keras tensor
-        Where the part ends, for example ``model.output``.
+    output : Keras tensor, optional
+        Where the part ends. Default: the output of the network.
 
     Returns
     -------
@@ -37,20 +37,34 @@ def layers_after(model, name, output):
     ------
     ValueError
         If there is no such layer, or `output` depends on more than that layer.
+
+    Examples
+    --------
+    >>> from genre_study.model import build_network
+    >>> model = build_network("study_cnn", (128, 130, 1), 3, groups=("dynamics",))
+    >>> layers_after(model, "descriptors").input_shape
+    (None, 640)
     """
     import keras
 
     try:
-        return keras.Model(model.get_layer(name).output, output)
+        return keras.Model(model.get_layer(name).output, model.outputs[0] if output is None else output)
     except ValueError as error:
         raise ValueError(f"{model.name} has no part that depends on a layer {name!r} alone: "
                          "train it with `train`") from error
 
 
 def learns_after_frozen_layers(model):
-    """Tell whether all that a network learns comes after a layer "descriptors"."""
+    """Tell whether all that a network learns comes after a layer "descriptors".
+
+    Examples
+    --------
+    >>> from genre_study.model import build_network
+    >>> [learns_after_frozen_layers(build_network(name, (128, 130, 1), 3)) for name in ("study_cnn", "quick_cnn")]
+    [True, False]
+    """
     try:
-        layers_after(model, "descriptors", model.output)
+        layers_after(model, "descriptors")
     except ValueError:
         return False
     return True
@@ -58,10 +72,7 @@ def learns_after_frozen_layers(model):
 # %% ../../nbs/network/frozen.ipynb #cf89df50
 def _values_hash(frozen, store, chunks, scaling):
     """Hash the frozen layers, the frames, the places of the chunks and the scaling."""
-    layers = frozen.to_json()
-    for place, operation in enumerate(frozen.operations):  # Keras numbers their names through the whole process
-        layers = layers.replace(f'"{operation.name}"', f'"{place}"')
-    digest = hashlib.sha256(f"{layers} {scaling} {content_hash(store, chunks['track_id'])}".encode())
+    digest = hashlib.sha256(f"{architecture(frozen)} {scaling} {content_hash(store, chunks['track_id'])}".encode())
     for weights in frozen.get_weights():
         digest.update(np.ascontiguousarray(weights))
     digest.update(chunks[["track_id", "start_frame", "n_frames"]].to_csv(index=False).encode())
@@ -89,10 +100,23 @@ def frozen_values(model, store, chunks, scaling="track", batch_size=32, folder=N
     -------
     array of shape (n_chunks, n_numbers), float32
         In the order of the table.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from genre_study.model import build_network
+    >>> frames = np.random.default_rng(0).normal(size=(140, 128)).astype("float16")
+    >>> store = SimpleNamespace(frames=lambda track_id: frames, unit="db", silence=-100.0,
+    ...                         spec=SimpleNamespace(n_mels=128))
+    >>> chunks = pd.DataFrame({"track_id": ["a", "a"], "genre": "jazz", "start_frame": [0, 10], "n_frames": 130})
+    >>> model = build_network("study_cnn", (128, 130, 1), 3, groups=("dynamics",))
+    >>> values = frozen_values(model, store, chunks)
+    >>> values.shape, predict_values(model, values).shape
+    ((2, 640), (2, 3))
     """
     import keras
 
-    frozen = keras.Model(model.input, model.get_layer("descriptors").output, name="frozen")
+    frozen = keras.Model(model.inputs[0], model.get_layer("descriptors").output, name="frozen")
     file = None if folder is None else Path(folder) / f"{_values_hash(frozen, store, chunks, scaling)}.npy"
     if file and file.exists():
         return np.load(file, allow_pickle=False)
@@ -121,7 +145,7 @@ def predict_values(model, values, batch_size=512):
     array of shape (n_chunks, n_genres), float32
         Probabilities.
     """
-    return layers_after(model, "descriptors", model.output).predict(values, batch_size=batch_size, verbose=0)
+    return layers_after(model, "descriptors").predict(values, batch_size=batch_size, verbose=0)
 
 # %% ../../nbs/network/frozen.ipynb #5c02e5bd
 class ValueFeed(ChunkFeed):
@@ -134,6 +158,12 @@ class ValueFeed(ChunkFeed):
     n_heads : int
     batch_size, shuffle, seed, mixup_alpha
         As for `ChunkFeed`.
+
+    Examples
+    --------
+    >>> values, labels = ValueFeed(np.zeros((5, 8)), np.eye(5), n_heads=2, batch_size=4)[0]
+    >>> values.shape, labels.shape
+    ((4, 8), (4, 2, 5))
     """
 
     def __init__(self, values, labels, n_heads, batch_size=64, shuffle=True, seed=0, mixup_alpha=0.0):
@@ -177,6 +207,14 @@ def value_feeds(values, chunks, genres, spec, n_heads):
     train : ValueFeed
     valid : ValueFeed or None
         None if no chunk is for validation.
+
+    Examples
+    --------
+    >>> from genre_study.train import TrainSpec
+    >>> chunks = pd.DataFrame({"genre": ["jazz", "rock", "jazz"], "split": ["train", "train", "valid"]})
+    >>> train, valid = value_feeds(np.zeros((3, 8)), chunks, ["jazz", "rock"], TrainSpec(), n_heads=2)
+    >>> train.values.shape, valid.labels.tolist()
+    ((2, 8), [[1.0, 0.0]])
     """
     labels = np.eye(len(genres), dtype="float32")[pd.Categorical(chunks["genre"], list(genres)).codes]
     train, valid = ((chunks["split"] == side).to_numpy() for side in ("train", "valid"))

@@ -28,6 +28,12 @@ def head_layers(x, group, n_genres, width=48, input_dropout=0.2, dropout=0.5):
     -------
     Keras tensor (n, n_genres)
         Scores; a softmax makes them probabilities.
+
+    Examples
+    --------
+    >>> import keras
+    >>> head_layers(keras.Input((640,)), "dynamics", n_genres=3).shape
+    (None, 3)
     """
     from keras import initializers, layers, ops
 
@@ -56,6 +62,12 @@ def trunk_layers(chunks, filters, n_genres, dropout=0.5):
     -------
     Keras tensor (n, n_genres)
         Scores.
+
+    Examples
+    --------
+    >>> import keras
+    >>> trunk_layers(keras.Input((128, 130, 1)), (4, 8), n_genres=3).shape
+    (None, 3)
     """
     from keras import layers, ops
 
