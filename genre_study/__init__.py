@@ -1,5 +1,5 @@
 __version__ = "0.1.0"
 
-from genre_study.network.backend import configure
+from genre_study.network.backend import prepare
 
-configure()  # before Keras loads; sets only what the reader has left open
+prepare()  # chooses the backend when Keras is imported; until then it loads nothing and changes nothing

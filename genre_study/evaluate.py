@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .core.names import first_few, name_key
+from .network.backend import memory_kept
 from .split import LeakageError, artist_groups, check_table, check_tracks
 
 _NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "true_genre", "split", "artist")
@@ -54,6 +55,7 @@ def output_genres(model, genres=None):
     return genres
 
 # %% ../nbs/09_evaluate.ipynb #ef060e49
+@memory_kept()
 def predict_chunks(model, store, chunks, genres=None, scaling="track", batch_size=256):
     """Predict the genre of each chunk.
 
@@ -85,6 +87,7 @@ def predict_chunks(model, store, chunks, genres=None, scaling="track", batch_siz
         If there are no chunks, their shape is not the model's, or as `output_genres`.
     """
     from genre_study.feed import ChunkReader, one_length
+    from genre_study.network.fast import predict_batch
 
     genres, n, n_frames = output_genres(model, genres), len(chunks), one_length(chunks)
     reader, parts = ChunkReader(store, scaling, memory_mb=256), []
@@ -95,7 +98,7 @@ def predict_chunks(model, store, chunks, genres=None, scaling="track", batch_siz
             raise ValueError(f"the model takes {tuple(model.input_shape[1:])}; the chunks have {batch.shape[1:]}")
         full = np.zeros((min(n, batch_size), *batch.shape[1:]), "float32")  # one shape: compiled once
         full[: len(batch)] = batch
-        parts.append(np.asarray(model.predict_on_batch(full))[: len(batch)])
+        parts.append(predict_batch(model, full)[: len(batch)])
     table = pd.DataFrame(np.concatenate(parts), columns=genres)
     for place, name in enumerate(("track_id", "start_s")):
         table.insert(place, name, chunks[name].to_numpy())

@@ -13,6 +13,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from .network.backend import memory_kept
+
 # %% ../nbs/03_mel.ipynb #77759463
 def _whole(default, low, high):
     return field(default=default, metadata={"range": (low, high)})
@@ -277,9 +279,10 @@ def mel_blocks(blocks, spec=MelSpec(), groups=None):
         If the samples are not floats.
     """
     groups, n_done = groups or band_groups(spec), 0
-    for samples, n_windows in _stretches(blocks, spec):
-        yield _finite(_mel_power(samples, n_windows, spec, groups), n_done, spec)
-        n_done += n_windows
+    with memory_kept(give_back=False):  # the next block finds the memory of this one
+        for samples, n_windows in _stretches(blocks, spec):
+            yield _finite(_mel_power(samples, n_windows, spec, groups), n_done, spec)
+            n_done += n_windows
 
 # %% ../nbs/03_mel.ipynb #5dec55c3
 def mel_spectrogram(waveform, spec=MelSpec()):

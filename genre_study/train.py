@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .feed import SCALINGS, ChunkFeed
+from .network.backend import memory_kept
 from .network.checkpoint import Recorder, checkpoint_file, content_hash, run_hash
 from .network.frozen import frozen_values, layers_after, learns_after_frozen_layers, value_feeds
 
@@ -234,6 +235,7 @@ def _verbosity(progress):
     return (1 if watched else 2) if progress else 0
 
 # %% ../nbs/08_train.ipynb #97306464
+@memory_kept()
 def _fit(model, feed, valid, spec, file, mark, verbose, callbacks, distribution=None):
     """Train `model` and return the recorder."""
     import keras

@@ -98,17 +98,3 @@ def test_the_second_process_finds_the_compiled_network(tmp_path):
         probe("devices", tmp_path, "jax", **environ)
         entries.append(sorted(entry.name for entry in (tmp_path / "cache").glob("*-cache")))
     assert entries[0] and entries[0] == entries[1]
-
-
-def test_settings_are_made_before_keras_loads():
-    """Importing the package loads no backend, and leaves alone what the reader has set."""
-    code = ("import os, sys, genre_study; assert not {'keras', 'jax', 'torch'} & set(sys.modules); "
-            "print(os.environ['KERAS_BACKEND'], os.environ.get('XLA_FLAGS'))")
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("JAX_", "XLA_", "KERAS_"))}
-    mine = {"KERAS_BACKEND": "torch", "XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
-    for environ, expected in (({}, "jax --xla_cpu_experimental_ynn_fusion_type="),
-                              (mine, "torch --xla_cpu_enable_fast_math=false")):
-        run = subprocess.run([sys.executable, "-c", code], env=clean | environ, capture_output=True, text=True,
-                             check=True)
-        assert run.stdout.strip() == expected

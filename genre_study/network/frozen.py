@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.files import whole_file
 from ..feed import ChunkFeed, mixup
+from .backend import memory_kept
 from .checkpoint import architecture, content_hash
 
 # %% ../../nbs/network/frozen.ipynb #6b754506
@@ -79,6 +80,7 @@ def _values_hash(frozen, store, chunks, scaling):
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/network/frozen.ipynb #44d7167c
+@memory_kept()
 def frozen_values(model, store, chunks, scaling="track", batch_size=32, folder=None):
     """Compute what the frozen layers of a network make of each chunk.
 
@@ -116,12 +118,14 @@ def frozen_values(model, store, chunks, scaling="track", batch_size=32, folder=N
     """
     import keras
 
+    from genre_study.network.fast import predict_batch
+
     frozen = keras.Model(model.inputs[0], model.get_layer("descriptors").output, name="frozen")
     file = None if folder is None else Path(folder) / f"{_values_hash(frozen, store, chunks, scaling)}.npy"
     if file and file.exists():
         return np.load(file, allow_pickle=False)
     feed = ChunkFeed(store, chunks, sorted(set(chunks["genre"])), batch_size, shuffle=False, scaling=scaling)
-    batches = [keras.ops.convert_to_numpy(frozen.predict_on_batch(feed.whole_batch(k)[0])) for k in range(len(feed))]
+    batches = [predict_batch(frozen, feed.whole_batch(k)[0]) for k in range(len(feed))]
     values = np.concatenate(batches)[: len(chunks)]
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

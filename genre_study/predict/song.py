@@ -102,6 +102,8 @@ def _predict_frames(frames, bundle, progress, batch_size=32):
     """Timeline of a song: one row a chunk, start_s and one column a genre."""
     from tqdm import tqdm
 
+    from genre_study.network.fast import predict_batch
+
     song = pd.DataFrame({"track_id": ["song"], "n_frames": [frames.n_frames]})
     chunks = chunk_table(song, replace(bundle.chunk, short="pad"), bundle.mel.frames_per_second)
     shift, gain = _scale_of(frames, bundle.scaling)
@@ -112,7 +114,7 @@ def _predict_frames(frames, bundle, progress, batch_size=32):
             cut = frames.read(start, start + length)
             cut = 10 ** (cut / 10) if bundle.scaling == "power" else (cut - shift) * gain
             batch[row, :, :, 0] = cut.T
-        parts.append(np.asarray(bundle.network.predict_on_batch(batch))[: len(starts) - first])
+        parts.append(predict_batch(bundle.network, batch)[: len(starts) - first])
     timeline = pd.DataFrame(np.concatenate(parts), columns=bundle.genres)
     timeline.insert(0, "start_s", chunks["start_s"].to_numpy())
     return timeline
