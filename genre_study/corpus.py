@@ -28,18 +28,20 @@ def _read_length(path):
     except AudioError as error:
         return float("nan"), f"{error.problem}. {error.advice}"
 
-# %% ../nbs/01_corpus.ipynb #a2068908
+# %% ../nbs/01_corpus.ipynb #0ce29829
 def _one_spelling(genres):
     """Give genres that differ only in spelling one name, and warn of it."""
-    spelled = pd.Series([tidy_name(printable(genre)) for genre in genres], dtype="object")
-    by_key = spelled.groupby(spelled.map(name_key)).agg(lambda names: min(Counter(names).items(), key=lambda pair: (
-        -pair[1], pair[0].swapcase()))[0])
-    merged = sorted({genre for genre in map(printable, genres) if genre != by_key[name_key(tidy_name(genre))]})
+    genres, spelled, by_key = pd.Series(list(map(printable, genres)), dtype="object"), Counter(), {}
+    for genre, n_tracks in genres.value_counts().items():
+        spelled[tidy_name(genre)] += n_tracks
+    for name in sorted(spelled, key=lambda name: (-spelled[name], name.swapcase())):
+        by_key.setdefault(name_key(name), name)
+    chosen = {genre: by_key[name_key(genre)] for genre in genres.unique()}
+    merged = sorted(genre for genre, name in chosen.items() if genre != name)
     if merged:
-        chosen = sorted({by_key[name_key(tidy_name(genre))] for genre in merged})
         warnings.warn(f"genres in several spellings are read as one: {first_few(map(repr, merged))} as "
-                      f"{first_few(map(repr, chosen))}.", stacklevel=3)
-    return spelled.map(name_key).map(by_key)
+                      f"{first_few(sorted({repr(chosen[genre]) for genre in merged}))}.", stacklevel=3)
+    return genres.map(chosen)
 
 # %% ../nbs/01_corpus.ipynb #7055fc19
 def _track_ids(genres, names):
@@ -185,7 +187,7 @@ def _with_artists(tracks, artists, folders):
     tracks = tracks.assign(track_id=found.track_id, genre=found.genre) if is_gtzan else tracks
     return tracks.assign(artist=pd.Series(artist, tracks.index, dtype="str"))
 
-# %% ../nbs/01_corpus.ipynb #787eda52
+# %% ../nbs/01_corpus.ipynb #003e2f02
 def read_corpus(source, artists="auto"):
     """Make the table of the tracks in a corpus. Headers are read, no audio is decoded.
 
@@ -236,6 +238,6 @@ def read_corpus(source, artists="auto"):
     unnamed = pd.Series(_track_ids(tracks["genre"], tracks["name"]))
     tracks["track_id"] = given.where((given != "") & ~given.duplicated(keep=False), unnamed)
     tracks = tracks.sort_values(["genre", "name", "path"], kind="stable", ignore_index=True)
-    folders = dict.fromkeys(folder for folder in (Path(source), root) if folder.is_dir())
+    folders = dict.fromkeys(folder for folder in (Path(source).expanduser(), root) if folder.is_dir())
     tracks = _with_artists(tracks, artists, folders)
     return tracks[["track_id", "path", "genre", "artist", "duration_s", "problem"]]

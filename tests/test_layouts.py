@@ -210,6 +210,20 @@ def test_parquet_that_is_cut_or_of_another_kind_is_named(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.parquet", "cut.parquet", "other.parquet"]
 
 
+def test_rows_of_one_name_in_parquet_are_all_kept(tmp_path):
+    rows = [{"genre": genre, "audio": {"bytes": noise(number), "path": "audio.wav"}}
+            for number, genre in enumerate(["rock", "rock", "jazz", "rock"])]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    tracks = read_corpus(tmp_path / "a.parquet")
+    assert tracks.genre.value_counts().to_dict() == {"rock": 3, "jazz": 1}
+    assert len({Path(path).read_bytes() for path in tracks.path}) == 4
+    rows.append({"genre": "jazz", "audio": {"bytes": None, "path": None}})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match="row 4 has neither audio nor a path"):
+        read_corpus(tmp_path / "b.parquet")
+    assert sorted(name.partition("-")[0] for name in os.listdir(tmp_path)) == ["a", "a.parquet", "b.parquet"]
+
+
 def test_names_in_parquet_stay_inside(tmp_path):
     rows = [{"genre": genre, "audio": {"bytes": noise(0), "path": path}} for genre, path in (
         ("../../evil", "a.wav"), ("rock", "/etc/b.wav"), ("jazz", "..\\..\\c.wav"), ("..", "d.wav"))]
@@ -265,9 +279,9 @@ def test_ismir04_has_its_genres_from_the_track_lists(tmp_path):
     (tmp_path / "metadata" / "training").mkdir(parents=True)
     (tmp_path / "metadata" / "training" / "tracklist.csv").write_text("\n".join(rows))
     listed = read_corpus(tmp_path)
-    for tracks in (with_names, listed):  # without the track list, the folders say the same
+    for tracks in (with_names, listed):  # without the track list, the folders tell the genres, and no artists
         assert tracks.genre.to_list() == ["classical", "classical", "jazz_blues", "world"]
-        assert tracks.artist.to_list() == ["ann", "bob", "cy", "ann"]
+    assert listed.artist.to_list() == ["ann", "bob", "cy", "ann"] and with_names.artist.isna().all()
 
 
 def tagged(folder, rows):
@@ -449,6 +463,13 @@ def test_a_locked_file_is_a_row_and_a_locked_archive_one_line(tmp_path):
     (tmp_path / "a.zip").touch(0)
     with pytest.raises(OSError, match=r"Permission denied.*a\.zip"):
         read_corpus(tmp_path / "a.zip")
+
+
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    gtzan(tmp_path / "music")
+    assert len(read_corpus("~/music")) == len(TRACKS)
 
 
 def test_a_listing_says_where_it_looked(tmp_path):

@@ -210,7 +210,7 @@ def _doubt(root, by_genre):
         return f"there are {len(names)} folders with about {median} files each"
     return _artist_doubt(root, by_genre)
 
-# %% ../../nbs/core/layouts.ipynb #74d155cf
+# %% ../../nbs/core/layouts.ipynb #55c74c5c
 def _warn_of_rest(folder, deeper, silent):
     """Warn of audio files below the genre folders, and of folders beside them that hold no audio."""
     if deeper:
@@ -225,9 +225,9 @@ def _of_genre_folders(folder, files):
     """List the tracks if folders are genres; else return why not, in words."""
     level = [(prefix, rest) for prefix, rest in _genre_level(files)]
     direct = [(prefix, rest) for prefix, rest in level if len(rest) == 2]
-    deep = {len(rest) for _, rest in level}
-    if not direct and len(deep) == 1 and deep != {1} and all(genre_key(rest[0]) in _KNOWN for _, rest in level):
-        rows = [(folder.joinpath(*prefix, *rest), rest[0], rest[1], None) for prefix, rest in level]
+    is_genre_artist_album = level and all(len(rest) == 4 and genre_key(rest[0]) in _KNOWN for _, rest in level)
+    if is_genre_artist_album:  # who knows what the folders between are: no artists are taken from them
+        rows = [(folder.joinpath(*prefix, *rest), rest[0], None, None) for prefix, rest in level]
         return _listing(folder.joinpath(*level[0][0]), rows), ""
     if not direct:
         return None, ""
@@ -369,7 +369,7 @@ def _unpacked_beside(files):
         place = hub.parent.parent / "assets" / "genre_study"
     return place / f"{files[0].name.partition('.')[0]}-{digest.hexdigest()}"
 
-# %% ../../nbs/core/layouts.ipynb #e6f56bb0
+# %% ../../nbs/core/layouts.ipynb #48625091
 def _class_names(schema, column):
     """Read the names behind numbered labels, as the library datasets writes them into a schema."""
     try:
@@ -408,20 +408,29 @@ def _unpack_packed(files, target):
             place = Path(workplace) / "inside" / (re.sub(r"[/\\]", "-", tidy_name(genre)).strip(".") or "unknown") / (
                 name if is_audio_name(name) else f"{number:05}.wav")
             place.parent.mkdir(parents=True, exist_ok=True)
-            if content is None:
+            if os.path.lexists(place):
+                place = place.with_name(f"{number:05}-{place.name}")
+            if content is not None:
+                place.write_bytes(content)
+            elif path:
                 place.symlink_to(Path(path).absolute())
             else:
-                place.write_bytes(content)
+                raise ValueError(f"{files[0]}: row {number} has neither audio nor a path to it. Get it again")
         if not target.is_dir():
             os.replace(Path(workplace) / "inside", target)
     return target
 
-# %% ../../nbs/core/layouts.ipynb #a153fe57
+# %% ../../nbs/core/layouts.ipynb #b46b3205
 def _unpacked(files):
     """Unpack an archive, or parquet or arrow files, unless that was done before; return the folder."""
     target = _unpacked_beside(files)
-    if not target.is_dir():
-        (unpack(files[0], target) if files[0].name.lower().endswith(_ARCHIVES) else _unpack_packed(files, target))
+    try:
+        if not target.is_dir():
+            (unpack(files[0], target) if files[0].name.lower().endswith(_ARCHIVES) else _unpack_packed(files, target))
+    except PermissionError as error:
+        raise PermissionError(f"{files[0]} can't be unpacked beside itself ({error}). Unpack it elsewhere and give "
+                              "that "
+                              "folder") from error
     return target
 
 
@@ -477,7 +486,7 @@ def _of_folder(folder):
         raise _refusal(folder, files, doubt)
     return listing
 
-# %% ../../nbs/core/layouts.ipynb #b14764ce
+# %% ../../nbs/core/layouts.ipynb #03c803a5
 def find_tracks(source):
     """List the files of a corpus with their genres, whatever layout it has.
 
@@ -502,7 +511,7 @@ def find_tracks(source):
     --------
     >>> find_tracks("Data.zip").tracks.genre.value_counts()  # doctest: +SKIP
     """
-    source = Path(source)
+    source = Path(source).expanduser()
     if source.is_dir():
         return _of_folder(source)
     if not source.exists():
