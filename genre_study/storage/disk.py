@@ -146,7 +146,10 @@ class RemoteDisk:
     """
 
     def __init__(self, url):
-        import fsspec
+        try:
+            import fsspec
+        except ImportError as error:
+            raise ImportError(f"a store at {url} needs fsspec: pip install 'genre_study[remote]'") from error
 
         self.root = url.rstrip("/")
         self.files, self.base = fsspec.core.url_to_fs(self.root)

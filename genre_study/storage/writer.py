@@ -257,7 +257,7 @@ class StoreWriter:
     def __init__(self, folder, spec, unit="db", frames_per_second=None):
         self.folder = os.fspath(folder)
         self.settings = _settings(spec, unit, frames_per_second or spec.frames_per_second)
-        self.disk = open_disk(folder)
+        self.disk, self._rows = open_disk(folder), None
 
     def __enter__(self):
         try:
@@ -283,14 +283,19 @@ class StoreWriter:
         -------
         list of dict
         """
-        stored, states, todo = _read_rows(self.disk), {}, []
+        stored, states, todo = self._rows or _read_rows(self.disk), {}, []
+        self._rows = None  # next time they are read again
         for row in rows:
             known = stored.get(safe_name(row["track_id"]))
             wanted = self._if_unchanged(row, known, states)
             if wanted is None:
                 todo.append(row)
             elif wanted != known:
-                self._write_row(wanted)
+                try:
+                    self._write_row(wanted)
+                except OSError:  # a disk that can only be read, where nothing but the times of the file have changed
+                    if {**wanted, "source": None} != {**known, "source": None}:
+                        raise
         return todo
 
     def needs(self, row):
@@ -364,7 +369,7 @@ class StoreWriter:
         whole = {name: row for name, row in rows.items() if "damaged" not in row}
         if whole != _read_index(self.disk):
             self.disk.write("index.json", json.dumps(whole).encode())
-        return Store(self.folder, track_ids)
+        return Store(self.folder, track_ids, rows)
 
     def _if_unchanged(self, row, stored, states):
         """Return the row to be kept if the track is what the file holds, else None."""
@@ -389,6 +394,7 @@ class StoreWriter:
         """Remove arrays that no row has named for a while, and what killed processes left behind."""
         self.disk.sweep()
         rows, now = _read_rows(self.disk), time.time()
+        self._rows = rows
         named = {row.get("array") for row in rows.values()}
         for array in self.disk.listing("frames"):
             name = array.rpartition(".")[0]
@@ -445,6 +451,8 @@ class Store:
         A folder, or a URL of fsspec.
     track_ids : iterable of str, optional
         Show only these tracks and their problems; by default all that the folder has.
+    rows : dict, optional
+        What a `StoreWriter` has just read; by default it is read from the folder.
 
     Attributes
     ----------
@@ -464,14 +472,14 @@ class Store:
         One row a track that could not be used: `track_id`, `path`, `problem`, `advice`.
     """
 
-    def __init__(self, folder, track_ids=None):
+    def __init__(self, folder, track_ids=None, rows=None):
         self._disk = open_disk(folder)
         settings = _read_settings(self._disk)
         self.folder = Path(self._disk.root) if isinstance(self._disk, LocalDisk) else self._disk.root
         self.spec = MelSpec.from_dict(settings["spec"])
         self.unit, self.frames_per_second = settings["unit"], settings["frames_per_second"]
         self.silence = SILENCE_DB if self.unit == "db" else 0.0
-        rows = _read_rows(self._disk)
+        rows = _read_rows(self._disk) if rows is None else rows
         if track_ids is not None:
             names = {*map(safe_name, track_ids)}
             rows = {name: row for name, row in rows.items() if name in names}
