@@ -75,6 +75,7 @@ def look(folder, old, new):
     except FileNotFoundError:  # not begun
         return
     assert not any("damaged" in problem for problem in store.problems.problem)
+    assert old.keys() <= {*store.tracks.track_id, *store.problems.track_id}, "a track that was there is gone"
     for track_id, found in frames_of(store).items():
         assert found in (old.get(track_id), new.get(track_id)), f"{track_id} is neither the old track nor the new one"
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from genre_study.core import content as content_module
@@ -282,7 +282,11 @@ def copy_back(one, other):
     os.replace(f"{one}.x", one)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
+@example(True, [(swap, 0, 1)])
+@example(True, [(rewrite, 0, 1)])
+@example(True, [(replace, 0, 1)])
+@example(False, [(swap, 0, 1), (rewrite, 2, 3), (touch, 0, 1), (copy_back, 1, 0)])
 @given(settled=st.booleans(), changes=st.lists(st.tuples(
     st.sampled_from([swap, rewrite, replace, touch, copy_back]), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=4))
 def test_tracks_are_kept_by_the_content_of_their_files(tmp_path_factory, changes, settled):
@@ -308,6 +312,26 @@ def test_tracks_are_kept_by_the_content_of_their_files(tmp_path_factory, changes
     assert content(again) == content(anew)
     assert set(made) == {path for track_id, path in zip(tracks.track_id, tracks.path)
                          if anew.content_hash(track_id) != old[track_id]}
+
+
+@pytest.mark.parametrize("change", [rewrite, replace, swap])
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatch, change):
+    from genre_study import store as store_module
+
+    tracks = write_corpus(tmp_path / "audio", 2)
+    calls, real = [], store_module.track_frames
+
+    def disturbed(path, *rest):
+        calls.append(path)
+        found = real(path, *rest)
+        if len(calls) == 1:
+            change(path, *[other for other in tracks.path if other != path])
+        return found
+
+    monkeypatch.setattr(store_module, "track_frames", disturbed)
+    store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    monkeypatch.undo()
+    assert len(calls) == 3 and content(store) == content(build_store(tracks, tmp_path / "anew", workers=1, progress=False))
 
 
 CHANGING = """
