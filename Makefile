@@ -34,9 +34,7 @@ help:
 	@touch $@
 
 reproduce: .venv/base
-	@mkdir -p "$$RUN"
-	$(BIN)/papermill --no-log-output nbs/studies/reproduce.ipynb "$$RUN/reproduce.ipynb" -r run_dir "$$RUN"
-	@$(BIN)/genre-study page "$$RUN/reproduce.ipynb"
+	$(BIN)/genre-study reproduce --out "$$RUN"
 
 test: .venv/dev
 	$(BIN)/python tests/run_all.py -q -rs -n 2 --dist worksteal

@@ -30,8 +30,9 @@ setup(
         *[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
         "Topic :: Multimedia :: Sound/Audio :: Analysis",
     ],
-    packages=find_packages(include=["genre_study", "genre_study.*"]),
-    package_data={"genre_study": ["data/*", "data/pretrained/*"]},
+    packages=[*find_packages(include=["genre_study", "genre_study.*"]), "genre_study.studies"],
+    package_dir={"genre_study.studies": "nbs/studies"},
+    package_data={"genre_study": ["data/*", "data/pretrained/*"], "genre_study.studies": ["*.ipynb", "grids/*.yaml"]},
     python_requires=f">={settings['min_python']}",
     install_requires=requirements("requirements"),
     extras_require={name.removesuffix("_requirements"): requirements(name) for name in settings

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -101,3 +102,22 @@ def test_serve_refuses_what_would_admit_nothing(wrong, says, capsys):
     assert main(["serve", *wrong]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"genre-study: {says}") and error.count("\n") == 1
+
+
+def typed(*arguments, cwd):
+    """What `python -m genre_study` does with these arguments in a folder."""
+    return subprocess.run([sys.executable, "-m", "genre_study", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_study_runs_where_the_user_stands(tmp_path):
+    """From the command alone, as after `pip install`: data, run and report lie in the folder that it was typed in."""
+    done = typed("reproduce", "-p", "tracks_per_genre", "5", "-p", "epochs", "1", "--out", "my run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f": {Path('my run/reproduce.html')}\n") and done.stdout.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "my run"}
+    metrics = json.loads((tmp_path / "my run" / "metrics.json").read_text())
+    assert metrics["parameters"]["epochs"] == 1 and (tmp_path / "my run" / "reproduce.html").stat().st_size > 10_000
+    wrong = typed("reproduce", "-p", "epoch", "1", "--out", "wrong", cwd=tmp_path)
+    assert wrong.returncode == 1 and wrong.stdout == ""
+    assert "epoch" in wrong.stderr.splitlines()[-1] and wrong.stderr.splitlines()[-1].startswith("genre-study: ")
+    assert typed("grid", "no-such", cwd=tmp_path).returncode == 1

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import genre_study
+
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 NOTEBOOKS = sorted(str(path.relative_to(Path(__file__).parent.parent)) for path in
                    (Path(__file__).parent.parent / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -44,7 +46,7 @@ def differences(left, right, folder, suffix):
 
 def test_export_leaves_no_difference(root, copy):
     for module in (copy / "genre_study").rglob("*.py"):
-        if module.name != "__init__.py":
+        if module.name not in ("__init__.py", "__main__.py"):
             module.unlink()
     done = run("nbdev_export", cwd=copy)
     assert done.returncode == 0, done.stderr
@@ -106,7 +108,13 @@ def test_wheel_installs_and_imports(root, copy, tmp_path):
                    capture_output=True)
     missing = [path.name for path in (root / "genre_study").rglob("*") if path.is_file() and "__pycache__" not in path.parts
                and not (target / path.relative_to(root)).is_file()]
+    studies = [*(root / "nbs" / "studies").glob("*.ipynb"), *(root / "nbs" / "studies" / "grids").glob("*.yaml")]
+    missing += [path.name for path in studies
+                if not (target / "genre_study" / "studies" / path.relative_to(root / "nbs" / "studies")).is_file()]
     assert not missing, f"not in the wheel: {missing}"
+    version = subprocess.run([sys.executable, "-m", "genre_study", "--version"], cwd=tmp_path, capture_output=True, text=True,
+                             env={**os.environ, "PYTHONPATH": str(target)})
+    assert version.stdout == f"genre-study {genre_study.__version__}\n", version.stderr
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import genre_study, genre_study.corpus as c; "
             "assert genre_study.__file__.startswith(sys.argv[1]), genre_study.__file__; print(len(c.gtzan_tracks())); "
             "heavy = {'keras', 'jax', 'nbdev', 'fastcore', 'matplotlib'} & set(sys.modules); assert not heavy, heavy")
@@ -117,5 +125,5 @@ def test_wheel_installs_and_imports(root, copy, tmp_path):
 
 def test_package_imports_no_development_tool(root):
     for module in (root / "genre_study").rglob("*.py"):
-        if module.name not in ("_modidx.py", "__init__.py"):
+        if module.name not in ("_modidx.py", "__init__.py", "__main__.py"):
             assert not re.search(r"^\s*(import|from) (nbdev|fastcore|execnb)\b", module.read_text(), re.M), module.name

@@ -18,7 +18,7 @@ def module_name(path):
 
 
 TREES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))
-         if path.name not in ("_modidx.py", "__init__.py")}
+         if path.name not in ("_modidx.py", "__init__.py", "__main__.py")}
 
 
 def imports(module):
