@@ -38,7 +38,7 @@ def gtzan_folder():
 
 
 def songs(n, seconds=15.0, seed=0):
-    """n different sounds that change all the time: glides and bursts of noise by chance."""
+    """Yield n different sounds that change all the time: random glides and bursts of noise."""
     rng = np.random.default_rng(seed)
     for _ in range(n):
         sound = 0.02 * rng.normal(size=round(seconds * RATE))
@@ -168,7 +168,7 @@ def test_cut_mp3_and_cut_ogg(tmp_path):
 
 
 def test_sizes_that_lie(tmp_path):
-    """A size of 4 GB stands for unknown, in files written to a pipe; 10% more than there is means a cut file."""
+    """A size of 4 GB means unknown, in files written to a pipe; 10% more than is there means a cut file."""
     sound = next(songs(1))
     sf.write(tmp_path / "a.wav", sound, RATE)
     content = bytearray((tmp_path / "a.wav").read_bytes())
@@ -180,7 +180,7 @@ def test_sizes_that_lie(tmp_path):
 
 
 def dies(row):
-    """Stands for a decoder that crashes or hangs on some files."""
+    """Act like a decoder that crashes or hangs on some files."""
     if row["path"] == "crash":
         os._exit(11)
     if row["path"] == "hang":

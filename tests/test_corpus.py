@@ -1,4 +1,4 @@
-"""What a chapter can't hold: real GTZAN, installed data, hostile folders, no file left open."""
+"""Reading a corpus: real GTZAN, the data of an installed package, hostile folders and headers."""
 import io
 import os
 import random
@@ -90,7 +90,7 @@ def test_hostile_names_keep_their_rows(corpus):
     assert pd.read_json(io.StringIO(tracks.to_json())).shape == tracks.shape
 
 
-def test_a_name_that_is_no_text_is_a_problem_row(corpus, tmp_path):
+def test_a_name_that_is_not_text_is_a_problem_row(corpus, tmp_path):
     try:
         open(os.fsencode(corpus / "blues") + b"/\xff\xfe.wav", "wb").close()
     except OSError:
@@ -101,8 +101,8 @@ def test_a_name_that_is_no_text_is_a_problem_row(corpus, tmp_path):
     tracks.to_parquet(tmp_path / "tracks.parquet")  # every column can be written
 
 
-def test_what_is_no_file_is_never_opened(corpus):
-    """A pipe would wait for a writer for ever: the call runs in a process that is cut off."""
+def test_what_is_not_a_file_is_never_opened(corpus):
+    """A pipe would wait for a writer forever, so the call runs in a process that is killed after a minute."""
     blues = corpus / "blues"
     os.mkfifo(blues / "pipe.wav")
     (blues / "folder.wav").mkdir()

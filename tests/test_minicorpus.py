@@ -1,4 +1,4 @@
-"""What the chapter can't hold: other processes, kills, two renders at once, the corpus as a plain method sees it."""
+"""The synthetic corpus: the same in every process, after kills and refused writes, and neither trivial nor hopeless."""
 import os
 import signal
 import subprocess
@@ -92,7 +92,7 @@ def test_asking_for_fewer_keeps_the_table_of_all(tmp_path):
 
 
 def test_killed_and_continued(tmp_path):
-    """A render that is killed at any moment leaves only whole files, and the next one finishes the same corpus."""
+    """A render killed at any moment leaves only whole files, and the next one finishes the same corpus."""
     whole = tmp_path / "whole"
     render_minicorpus(whole, 2, seconds=5.0)
     broken = tmp_path / "broken"
@@ -211,7 +211,7 @@ def test_bad_arguments(tmp_path, wrong, says):
 
 
 def test_a_full_disk_ends_as_an_error_and_the_next_call_completes(tmp_path):
-    """A write that is refused anywhere in a file: the call fails, whoever writes, and never passes for whole."""
+    """A write refused anywhere in a file ends as an error, whichever library writes."""
     resource = pytest.importorskip("resource")
     render_minicorpus(tmp_path / "whole", 1, seconds=0.5)
     size = (tmp_path / "whole" / "blues" / "blues.00000.wav").stat().st_size
@@ -273,7 +273,7 @@ def test_a_refused_change_at_any_step(tmp_path, monkeypatch, change):
     lambda content: bytes(len(content)), lambda content: content[:-1], lambda content: content + b"\0",
     lambda content: content[:44] + bytes(len(content) - 44), lambda content: content[:40] + bytes(4) + content[44:]])
 def test_a_file_that_is_not_the_seeds_is_never_taken_for_it(tmp_path, spoil):
-    """Other music of the right size, or a header that promises nothing, is rendered again."""
+    """A file of the right size with other content, or with a broken header, is rendered again."""
     tracks = render_minicorpus(tmp_path, 1, seconds=0.3)
     before = fingerprints(tmp_path)
     for path in map(Path, tracks.path[:3]):

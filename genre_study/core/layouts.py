@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['MAX_FOLDERS', 'Listing', 'printable', 'genre_key', 'read_tags', 'is_corpus_file', 'find_tracks']
 
-# %% ../../nbs/core/layouts.ipynb #f5adea0c
+# %% ../../nbs/core/layouts.ipynb #cdd962fe
 import hashlib
 import itertools
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .archive import unpack
+from .archive import unpack, whole_folder
 from .audio import is_audio_name, open_sound
 from .names import first_few, name_key, tidy_name
 
@@ -369,7 +368,7 @@ def _unpacked_beside(files):
         place = hub.parent.parent / "assets" / "genre_study"
     return place / f"{files[0].name.partition('.')[0]}-{digest.hexdigest()}"
 
-# %% ../../nbs/core/layouts.ipynb #48625091
+# %% ../../nbs/core/layouts.ipynb #443c3031
 def _class_names(schema, column):
     """Read the names behind numbered labels, as the library datasets writes them into a schema."""
     try:
@@ -402,10 +401,9 @@ def _packed_rows(file):
 
 def _unpack_packed(files, target):
     """Write the audio in parquet or arrow files into a folder of genres, which appears complete or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=target.parent) as workplace:
+    with whole_folder(target) as draft:
         for number, (genre, name, content, path) in enumerate(row for file in files for row in _packed_rows(file)):
-            place = Path(workplace) / "inside" / (re.sub(r"[/\\]", "-", tidy_name(genre)).strip(".") or "unknown") / (
+            place = draft / (re.sub(r"[/\\]", "-", tidy_name(genre)).strip(".") or "unknown") / (
                 name if is_audio_name(name) else f"{number:05}.wav")
             place.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(place):
@@ -416,8 +414,6 @@ def _unpack_packed(files, target):
                 place.symlink_to(Path(path).absolute())
             else:
                 raise ValueError(f"{files[0]}: row {number} has neither audio nor a path to it. Get it again")
-        if not target.is_dir():
-            os.replace(Path(workplace) / "inside", target)
     return target
 
 # %% ../../nbs/core/layouts.ipynb #b46b3205
