@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MAX_FILES', 'MAX_BYTES', 'whole_folder', 'unpack']
 
-# %% ../../nbs/core/archive.ipynb #6dcb7038
+# %% ../../nbs/core/archive.ipynb #d9282515
 import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import time
+import uuid
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ def _unpack_zip(file, folder):
                 shutil.copyfileobj(packed, out, 1 << 20)
     return limit.n_files
 
-# %% ../../nbs/core/archive.ipynb #384ac8fd
+# %% ../../nbs/core/archive.ipynb #a7cbaf76
 @contextmanager
 def whole_folder(target):
     """Fill a new folder that appears complete, or not at all.
@@ -102,12 +102,14 @@ def whole_folder(target):
     for left in target.parent.glob(f".{target.name}-*.part"):
         if time.time() - left.stat().st_mtime > 86_400:
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", suffix=".part", dir=target.parent) as workplace:
-        draft = Path(workplace) / "draft"
+    draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.part")
+    try:
         draft.mkdir()
         yield draft
         if not target.is_dir():
             os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # not TemporaryDirectory: its cleaning up can hide what went wrong
 
 # %% ../../nbs/core/archive.ipynb #9e9ad793
 def unpack(archive, target):
