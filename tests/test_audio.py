@@ -276,10 +276,19 @@ def test_a_playlist_never_opens_another_file(tmp_path, ffmpeg, text, suffix):
         load_audio(file)
 
 
-def test_gigabytes_of_nothing_are_given_up(tmp_path, ffmpeg):
-    with open(tmp_path / "sparse.mkv", "wb") as file:
-        file.truncate(4 << 30)
+@pytest.mark.parametrize("begin", ["nothing", "a second of music"])
+def test_gigabytes_of_nothing_are_given_up(tmp_path, ffmpeg, begin, monkeypatch):
+    monkeypatch.setattr("genre_study.core.audio._FFMPEG_PATIENCE_S", 5.0)
+    file = tmp_path / "sparse.mkv"
+    if begin == "nothing":
+        file.touch()
+    else:
+        soundfile.write(tmp_path / "tune.wav", tone(440, 1, 22050), 22050)
+        ffmpeg("-i", tmp_path / "tune.wav", file)
+    os.truncate(file, 4 << 30)
     start = time.perf_counter()
-    with pytest.raises(AudioError):
-        load_audio(tmp_path / "sparse.mkv")
-    assert time.perf_counter() - start < 60
+    try:
+        assert len(load_audio(file)) < 30_000
+    except AudioError:
+        pass
+    assert time.perf_counter() - start < 40

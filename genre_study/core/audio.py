@@ -285,23 +285,44 @@ def _ffmpeg(path, problem):
                "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                                             stderr=said) as process:
-        patience = threading.Timer(_FFMPEG_PATIENCE_S, process.kill)
-        patience.start()
+        patience = _Patience(process)
         try:
-            sound = _open_or_none(process.stdout.fileno())
-            patience.cancel()
+            sound = patience(_open_or_none)(process.stdout.fileno())
             if sound is None:
-                process.kill()
                 raise AudioError(problem.path, f"{problem.problem}, and not by ffmpeg either", problem.advice)
             said.seek(0)
             text = said.read().decode("utf-8", "replace")
             length = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
             guessed = length is None or "Estimating duration" in text
             with sound:
+                sound.read = patience(sound.read)
                 yield sound, None if guessed else float(length[1]) * 3600 + float(length[2]) * 60 + float(length[3])
+            if patience.is_over:
+                raise AudioError(problem.path, f"takes ffmpeg longer than {_FFMPEG_PATIENCE_S:g} s for the next samples")
         finally:
-            patience.cancel()
             process.kill()
+
+
+class _Patience:
+    """End a process if a call takes too long."""
+
+    def __init__(self, process):
+        self.process, self.is_over = process, False
+
+    def _give_up(self):
+        self.is_over = True
+        self.process.kill()
+
+    def __call__(self, call):
+        def patient(*arguments, **options):
+            timer = threading.Timer(_FFMPEG_PATIENCE_S, self._give_up)
+            timer.start()
+            try:
+                return call(*arguments, **options)
+            finally:
+                timer.cancel()
+
+        return patient
 
 
 def _open_or_none(descriptor):
