@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['track_frames', 'build_store']
 
-# %% ../nbs/04_store.ipynb #7cdbd564
+# %% ../nbs/04_store.ipynb #0d6d06dd
 import math
 import random
 import time
@@ -13,8 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from .core.audio import AudioError, CountedBlocks, audio_blocks
-from .core.content import file_state
+from .core.audio import AudioError, CountedBlocks, audio_blocks, read_header
+from .core.content import file_facts, file_state, has_settled
 from .core.workers import in_processes
 from .mel import SILENCE_DB, MelSpec, band_groups, mel_blocks, power_to_db
 from .storage.writer import StoreWriter, progress_bar, track_rows
@@ -63,19 +63,29 @@ def track_frames(path, spec, groups=None):
         raise AudioError(path, "is silent")
     return frames, counted.n_samples / spec.sample_rate
 
-# %% ../nbs/04_store.ipynb #a35061a8
+# %% ../nbs/04_store.ipynb #7382b176
+def _frames_once(path, spec, groups):
+    """Return frames, duration and state of a file; None instead of the state if the file has changed meanwhile."""
+    facts, first = file_facts(path), None
+    try:
+        if facts is not None and not has_settled(facts):  # a change might not show in its facts
+            read_header(path)  # which refuses most useless files before they are read
+            first = file_state(path)
+        frames, duration_s = track_frames(path, spec, groups)
+        state = file_state(path, first)
+    except AudioError:
+        if file_facts(path) == facts:
+            raise
+        return None, None, None
+    same = file_facts(path) == facts and (first is None or first["hash"] == (state or first)["hash"])
+    return frames, duration_s, state if same else None
+
+
 def _steady_frames(path, spec, groups, n_tries=5):
     """Return the frames of a file, its duration, and the state of the file that they belong to."""
     for number in range(n_tries):
-        state, problem = file_state(path), None
-        try:
-            frames, duration_s = track_frames(path, spec, groups)
-        except AudioError as error:
-            problem = error
-        after = file_state(path, state)
-        if (after or {}).get("hash") == (state or {}).get("hash"):
-            if problem is not None:
-                raise problem
+        frames, duration_s, state = _frames_once(path, spec, groups)
+        if state is not None:
             return frames, duration_s, state
         time.sleep(0.05 * 2**number)
     raise AudioError(path, "changes while it is read", "Wait until it is complete, then call build_store again")

@@ -220,10 +220,11 @@ def test_crafted_headers_names_and_places(tmp_path):
                           ("gone", "cannot be opened"), ("sparse", "longer than")):
         add(name, folder / f"{name}.wav", problem)
     add("device", "/dev/zero", "not a regular file")
-    add("null byte", "a\0b", "no path")
+    add("null byte", "a\0b", "not a path")
     add("too long a path", "/" + "x" * 5000, "cannot be opened")
     tracks = pd.DataFrame(rows)
 
+    build_store(tracks[tracks.track_id == "-rf"], tmp_path / "first", workers=1, progress=False)  # zarr opens a few for good
     descriptors, start = len(os.listdir("/proc/self/fd")), time.perf_counter()
     store = build_store(tracks, tmp_path / "store", MelSpec(), workers=1, progress=False)
     assert time.perf_counter() - start < 60

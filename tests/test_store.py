@@ -283,10 +283,10 @@ def copy_back(one, other):
 
 
 @settings(max_examples=6, deadline=None)
-@example(True, [(swap, 0, 1)])
-@example(True, [(rewrite, 0, 1)])
-@example(True, [(replace, 0, 1)])
-@example(False, [(swap, 0, 1), (rewrite, 2, 3), (touch, 0, 1), (copy_back, 1, 0)])
+@example(settled=True, changes=[(swap, 0, 1)])
+@example(settled=True, changes=[(rewrite, 0, 1)])
+@example(settled=True, changes=[(replace, 0, 1)])
+@example(settled=False, changes=[(swap, 0, 1), (rewrite, 2, 3), (touch, 0, 1), (copy_back, 1, 0)])
 @given(settled=st.booleans(), changes=st.lists(st.tuples(
     st.sampled_from([swap, rewrite, replace, touch, copy_back]), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=4))
 def test_tracks_are_kept_by_the_content_of_their_files(tmp_path_factory, changes, settled):
