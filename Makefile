@@ -43,7 +43,7 @@ torture: .venv/dev
 	$(BIN)/python tests/run_all.py -q -m torture
 
 readme: .venv/dev
-	$(BIN)/python tests/make_readme.py README.md
+	$(BIN)/python tools/make_readme.py README.md
 
 reports: .venv/dev
 	rm -rf docs/_build docs/api

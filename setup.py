@@ -10,7 +10,7 @@ settings = config["DEFAULT"]
 
 
 def requirements(name):
-    """The requirements under this name, one a line."""
+    """Return the requirements under this name, one a line."""
     return settings[name].strip().splitlines()
 
 

@@ -301,7 +301,7 @@ def wilson_interval(n_right, n, level=0.95):
 
 # %% ../nbs/09_evaluate.ipynb #e27b5d6c
 def _known_artists(tracks):
-    """The artist group of each track, shape (n_tracks,), or None if no artist is known."""
+    """Return the artist group of each track, shape (n_tracks,), or None if no artist is known."""
     if "artist" not in tracks or not any(map(name_key, tracks.artist)):
         return None
     return artist_groups(tracks)[0]

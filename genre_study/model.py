@@ -243,7 +243,7 @@ def build_network(name, input_shape, n_genres, seed=None, **options):
 
 # %% ../nbs/07_model.ipynb #7dca62cb
 def _checked(model, name, input_shape, n_genres):
-    """The model that a function of the reader's made, built; ValueError if it can't be trained here."""
+    """Return the model that a function of the reader's made, built; ValueError if it can't be trained here."""
     import keras
 
     if not isinstance(model, keras.Model):

@@ -29,7 +29,7 @@ PNG_DPI = 110
 
 # %% ../nbs/10_plot.ipynb #c0aaea75
 def _new_axes(rows, columns, width, height, **options):
-    """A figure of width times height inches with a grid of axes."""
+    """Return a figure of width times height inches with a grid of axes."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
@@ -45,7 +45,7 @@ def _new_axes(rows, columns, width, height, **options):
 
 
 def _axes(ax, width, height):
-    """The axes to draw into, and their figure."""
+    """Return the axes to draw into, and their figure."""
     if ax is not None:
         return ax.figure, ax
     figure, axes = _new_axes(1, 1, width, height)
@@ -62,7 +62,7 @@ def _letters(families):
 
 
 def plain_label(name):
-    """Prepare a name for a title, a tick or a legend: no part of it is read as a formula.
+    r"""Prepare a name for a title, a tick or a legend: no part of it is read as a formula.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ SIDE_LOOK = {
 
 
 def _draw_chunk(ax, start_s, seconds, row, number, side):
-    """A bar with the chunk's number, in the look of its side."""
+    """Draw a bar with the chunk's number, in the look of its side."""
     ax.broken_barh([(start_s, seconds)], (row - 0.4, 0.8), **SIDE_LOOK[side], linewidth=0.8)
     colour = "white" if side == "test" else INK
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if side == "valid" else None
@@ -397,7 +397,7 @@ def plot_intervals(results, label="run", value="accuracy", group=None, chance=No
 
 # %% ../nbs/10_plot.ipynb #332152df
 def _filled_bins(curve):
-    """Counts and edges for every bin, empty ones between the others included."""
+    """Return counts and edges for every bin, empty ones between the others included."""
     width = float((curve.high - curve.low).iloc[0])
     edges = np.linspace(0, 1, round(1 / width) + 1)
     counts = np.zeros(len(edges) - 1)

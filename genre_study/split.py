@@ -83,7 +83,7 @@ def check_tracks(tracks, columns=("track_id", "genre")):
 
 # %% ../nbs/05_split.ipynb #435b873c
 def artist_groups(tracks):
-    """Number the artists; a track without an artist's name gets a number of its own.
+    """Give each artist a number; a track without an artist's name gets one of its own.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ PAIR = ["track_id", "other_track_id"]
 
 
 def track_groups(tracks, artists=False, replicas=None):
-    """Number the groups of tracks that belong on one side.
+    """Give each group of tracks that belong on one side a number.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def _draw_groups(genre, group, share, seed):
 
 # %% ../nbs/05_split.ipynb #4a273231
 def _drawn_sides(tracks, protocol, seed, shares, fold, replicas):
-    """The side of each track under 'track' or 'artist'."""
+    """Return the side of each track under 'track' or 'artist'."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     ordered = tracks.sort_values("track_id")
@@ -243,7 +243,7 @@ def _check_enough(table, group, need, what):
 
 # %% ../nbs/05_split.ipynb #37f39679
 def _filtered_sides(tracks):
-    """The side of each GTZAN track in the fault-filtered split, "" if it was left out."""
+    """Return the side of each GTZAN track in the fault-filtered split, "" if it was left out."""
     from genre_study.corpus import gtzan_tracks
 
     known = gtzan_tracks().set_index("track_id")["filtered_split"].fillna("")
@@ -455,7 +455,7 @@ def split_chunks(chunks, tracks, seed=0, shares=None, protocol="chunk"):
 
 
 def _mixed_sides(mixed, seed, shares, protocol):
-    """A side for each chunk, drawn one by one."""
+    """Return a side for each chunk, drawn one by one."""
     from sklearn.model_selection import ShuffleSplit
 
     if protocol not in LEAKY_PROTOCOLS:

@@ -43,12 +43,12 @@ from .train import TrainSpec, recipe
 
 # %% ../nbs/11_study.ipynb #9053c775
 def _own(default, choices=(), bounds=None):
-    """A field whose choices, or bounds (both included), stand here."""
+    """Return a field whose choices, or bounds (both included), stand here."""
     return field(default=default, metadata={"choices": tuple(choices), "bounds": bounds})
 
 
 def _typed(name, value, kind):
-    """The value as `kind`, or a TypeError that says what was expected; a whole number will do for a fraction."""
+    """Return the value as `kind`, or a TypeError that says what was expected; a whole number will do for a fraction."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -57,7 +57,7 @@ def _typed(name, value, kind):
 
 
 def _asked(settings, names, make):
-    """What `make` makes of the settings, with their names in its error."""
+    """Return what `make` makes of the settings, with their names in its error."""
     try:
         return make()
     except ValueError as error:
@@ -207,7 +207,7 @@ _PLAIN = (bool, int, float, str, list, dict, tuple, type(None), PurePath, np.gen
 
 
 def _as_plain(name, value, kind=None):
-    """A path as text, NumPy's numbers as Python's, also inside lists and dicts; JSON as the dict or list it means."""
+    """Return a path as text, NumPy's numbers as Python's, also inside lists and dicts; JSON as the dict or list it means."""
     if isinstance(value, dict):
         return {key: _as_plain(name, item) for key, item in value.items()}
     if isinstance(value, list):
@@ -284,7 +284,7 @@ def _refuse_others(settings, spec, frames_per_second):
 
 # %% ../nbs/11_study.ipynb #20702b33
 def _imported_store(settings, file):
-    """The store of a file of spectrograms. GTZAN's tracks get their artists from the published index."""
+    """Return the store of a file of spectrograms. GTZAN's tracks get their artists from the published index."""
     try:
         ids, n_mels = archive_facts(file)
     except ValueError as error:

@@ -23,12 +23,12 @@ from .network.frozen import frozen_values, layers_after, learns_after_frozen_lay
 
 # %% ../nbs/08_train.ipynb #1b78fce2
 def _number(default, low, high):
-    """A field of a number from `low` to `high`; whole if the field is an int."""
+    """Return a field of a number from `low` to `high`; whole if the field is an int."""
     return field(default=default, metadata={"range": (low, high)})
 
 
 def _choice(*choices):
-    """A field of one of the choices; the first is the default."""
+    """Return a field of one of the choices; the first is the default."""
     return field(default=choices[0], metadata={"choices": choices})
 
 # %% ../nbs/08_train.ipynb #6bed79b3
@@ -142,7 +142,7 @@ class TrainSpec:
 
 # %% ../nbs/08_train.ipynb #0d4cd1e5
 def _learning_rate(spec, steps_per_epoch):
-    """The learning rate of a `TrainSpec`: a number, or a Keras schedule over all steps of the training."""
+    """Return the learning rate of a `TrainSpec`: a number, or a Keras schedule over all steps of the training."""
     import keras
 
     rate = spec.learning_rate
@@ -191,7 +191,7 @@ def compile_model(model, spec, steps_per_epoch):
 
 # %% ../nbs/08_train.ipynb #0f06e34b
 def _sides(chunks):
-    """The training and the validation chunks of a table."""
+    """Return the training and the validation chunks of a table."""
     if "split" not in chunks:
         raise ValueError("chunks have no column 'split': call split_tracks before chunk_table, "
                          "or split_chunks after it")
@@ -214,7 +214,7 @@ def _reset_seeds(model, seed):
 
 # %% ../nbs/08_train.ipynb #b6ae6d58
 def _scope(distribution, batch_size):
-    """The Keras scope in which a network is spread over the devices, or one that does nothing."""
+    """Return the Keras scope in which a network is spread over the devices, or one that does nothing."""
     if distribution is None:
         return nullcontext()
     import keras
@@ -366,7 +366,7 @@ def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_m
 
 # %% ../nbs/08_train.ipynb #d1d61f7d
 def _values(model, store, chunks, used, scaling, distribution, folder):
-    """The values of the frozen layers for the rows that are `used`; a folder keeps those of all, for another split."""
+    """Return the values of the frozen layers for the rows that are `used`; a folder keeps those of all, for another split."""
     if distribution is not None:
         raise ValueError(f"{model.name} is trained on the values of its frozen layers, on one device: "
                          f"distribution must be None; received {distribution!r}")

@@ -66,11 +66,12 @@ def test_ruff_finds_nothing(root):
     assert done.returncode == 0, done.stdout
 
 
-def test_readme_is_made_from_the_index(root, tmp_path):
-    done = subprocess.run([sys.executable, "tests/make_readme.py", str(tmp_path / "README.md")], cwd=root, capture_output=True,
-                          text=True)
+def test_readme_and_its_tree_are_made_from_the_notebooks(root, tmp_path):
+    made = tmp_path / "README.md", tmp_path / "index.ipynb"
+    done = subprocess.run([sys.executable, "tools/make_readme.py", *made], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "README.md").read_text() == (root / "README.md").read_text(), "run `make readme`"
+    for new, kept in zip(made, (root / "README.md", root / "nbs" / "index.ipynb"), strict=True):
+        assert new.read_text("utf-8").rstrip() == kept.read_text("utf-8").rstrip(), "run `make readme`"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)

@@ -14,7 +14,7 @@ from pathlib import Path
 # %% ../../nbs/core/files.ipynb #ee753020
 @contextmanager
 def whole_file(path):
-    """A draft to be written, which takes the place of a file at the end of the block.
+    """Give a draft to be written, which takes the place of a file at the end of the block.
 
     Parameters
     ----------

@@ -134,7 +134,7 @@ _GridLoader.add_constructor("tag:yaml.org,2002:int", _GridLoader.construct_int)
 
 # %% ../../nbs/grid/expand.ipynb #9ded4474
 def _load_yaml(path):
-    """The content of a YAML file, which must be a dict."""
+    """Return the content of a YAML file, which must be a dict."""
     if not path.is_file():
         raise FileNotFoundError(f"no grid file at {str(path)!r}; expected one such as 'nbs/studies/grids/dropout.yaml'")
     try:
@@ -311,7 +311,7 @@ def run_key(given, defaults):
 
 # %% ../../nbs/grid/expand.ipynb #692e57bf
 def _conditions(grid, defaults):
-    """The conditions of leave_out, each as parameter to list of values."""
+    """Return the conditions of leave_out, each as parameter to list of values."""
     for condition in grid["leave_out"]:
         if not isinstance(condition, dict) or not condition:
             raise ValueError(f"leave_out: {condition!r}, expected parameters with a value or a list of values")

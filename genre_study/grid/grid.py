@@ -49,7 +49,7 @@ def _shares(at_once, threads, memory_gb, machine):
 
 # %% ../../nbs/grid/grid.ipynb #bda694d3
 def _runs(points, study, out, **bounds):
-    """A `Run` for each point of a grid."""
+    """Return a `Run` for each point of a grid."""
     for point in points.to_dict("records"):
         parameters = {**study.parameters, **point["given"]}
         paths = {name: os.path.abspath(value) for name, value in parameters.items() if name != "run_dir"
@@ -60,7 +60,7 @@ def _runs(points, study, out, **bounds):
 # %% ../../nbs/grid/grid.ipynb #7bc8c25f
 @contextlib.contextmanager
 def _here(at_once):
-    """A function that submits a run to this machine, `at_once` of them at a time, and an event that ends them."""
+    """Return a function that submits a run to this machine, `at_once` of them at a time, and an event that ends them."""
     stop = threading.Event()
     with ThreadPoolExecutor(at_once) as pool:
         try:
@@ -71,7 +71,7 @@ def _here(at_once):
 
 # %% ../../nbs/grid/grid.ipynb #4086296f
 def _row(future, run):
-    """The row of a run, or one that says why there is none."""
+    """Return the row of a run, or one that says why there is none."""
     try:
         return future.result()
     except Exception as error:
@@ -80,7 +80,7 @@ def _row(future, run):
 
 
 def _rows(runs, submit, stop):
-    """The rows of runs, as they end."""
+    """Yield the rows of runs, as they end."""
     while runs:
         futures = {submit(do_run, run, stop): run for run in runs}
         runs = []
@@ -112,7 +112,7 @@ def _surveyed(runs, client):
 
 # %% ../../nbs/grid/grid.ipynb #255e1b3b
 def _good_workers(runs, client):
-    """The workers that can do the runs (None for all), how many runs a host has at once, and its smallest machine."""
+    """Return the workers that can do the runs (None for all), how many runs a host has at once, and its smallest machine."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         raise ValueError(f"the cluster at {client.scheduler.address} has no worker; start some with `dask worker "
@@ -132,7 +132,7 @@ def _good_workers(runs, client):
 # %% ../../nbs/grid/grid.ipynb #38c0e97f
 @contextlib.contextmanager
 def _on_cluster(client, workers):
-    """A function that submits a run to a cluster, and an event that ends them."""
+    """Return a function that submits a run to a cluster, and an event that ends them."""
     from distributed import Event
 
     stop = Event(f"stop-{time.time_ns()}", client=client)

@@ -133,7 +133,7 @@ def _scored_songs(out, key):
 
 # %% ../../nbs/grid/results.ipynb #3ce7077c
 def _verdict(low, high):
-    """What an interval of a difference says, in words."""
+    """Say what an interval of a difference says, in words."""
     return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 # %% ../../nbs/grid/results.ipynb #7ea33da0

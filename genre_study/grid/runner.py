@@ -27,7 +27,7 @@ from .expand import Study
 
 # %% ../../nbs/grid/runner.ipynb #bdc313fb
 def _read_json(path):
-    """The content of a JSON file, or None if there is none or it is cut off."""
+    """Return the content of a JSON file, or None if there is none or it is cut off."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -131,7 +131,7 @@ class Run:
 # %% ../../nbs/grid/runner.ipynb #60fd0feb
 @contextlib.contextmanager
 def _locked(path):
-    """The number of an open file that holds the lock of a run; None if another process has it.
+    """Return the number of an open file that holds the lock of a run; None if another process has it.
 
     ``flock`` belongs to the open file: it ends when the last process that inherited the file ends, however it ends.
     """
@@ -186,7 +186,7 @@ def _execute(run, lock, scratch):
 
 # %% ../../nbs/grid/runner.ipynb #fe1aa556
 def _explain(error):
-    """The failing cell and the error, in words."""
+    """Return the failing cell and the error, in words."""
     from papermill.exceptions import PapermillExecutionError
 
     if not isinstance(error, PapermillExecutionError):
@@ -293,7 +293,7 @@ def _run_in_process(run, lock, stop):
 
 # %% ../../nbs/grid/runner.ipynb #c40127a0
 def _judge(answer, status, run):
-    """What an answer means."""
+    """Say what an answer means."""
     if answer is None:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return {"state": "failed", "error": f"the run's process {how} (9: often the system out of memory); see log.txt"}

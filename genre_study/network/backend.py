@@ -25,7 +25,7 @@ _PACKAGES = {"jax": ["jax"], "torch": ["torch"], "tensorflow": ["tensorflow", "t
 
 
 def _version(package):
-    """The installed version of `package`, or "" if it is not installed."""
+    """Return the installed version of `package`, or "" if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -33,7 +33,7 @@ def _version(package):
 
 
 def _in_keras_json(environ):
-    """The backend in Keras' own file, if it can be read and names one that is installed; otherwise ""."""
+    """Return the backend in Keras' own file, if it can be read and names one that is installed; otherwise ""."""
     home = environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
     try:
         name = json.loads(Path(home, "keras.json").read_text(encoding="utf-8"))["backend"]
@@ -43,7 +43,7 @@ def _in_keras_json(environ):
 
 
 def _chosen(environ):
-    """The backend for a Keras that is not loaded yet."""
+    """Return the backend for a Keras that is not loaded yet."""
     return environ.get("KERAS_BACKEND") or _in_keras_json(environ) or "jax"
 
 
@@ -87,7 +87,7 @@ def compiler_options():
 
 # %% ../../nbs/network/backend.ipynb #a936017d
 def _processor_key():
-    """A short name for this kind of processor: machine code made for one must not be run on another."""
+    """Return a short name for this kind of processor: machine code made for one must not be run on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         facts = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
@@ -121,7 +121,7 @@ _users, _users_lock = 0, Lock()
 
 
 def _c_library(environ):
-    """The GNU C library, to be told something; None on other systems, and if the user has told it something."""
+    """Return the GNU C library, to be told something; None on other systems, and if the user has told it something."""
     if sys.platform != "linux" or any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in environ):
         return None
     import ctypes
@@ -236,7 +236,7 @@ def prepare():
 
 # %% ../../nbs/network/backend.ipynb #52dd649d
 def _threads():
-    """The variables that bound threads, as far as they are set."""
+    """Return the variables that bound threads, as far as they are set."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
     return {name: os.environ[name] for name in names if name in os.environ}
 

@@ -85,7 +85,7 @@ def content_hash(store, track_ids):
     for track_id in sorted(set(track_ids)):
         known = hasattr(store, "content_hash")  # a store on disk knows it without reading the frames
         content = store.content_hash(track_id) if known else hash_array(store.frames(track_id))
-        digest.update(f"{ascii(track_id)} {content}".encode())
+        digest.update(f"{track_id!a} {content}".encode())
     return digest.hexdigest()
 
 

@@ -98,12 +98,12 @@ def _cut(x, lengths, axis):
 
 
 def _real_and_imaginary(matrix):
-    """The real part of a complex matrix, and beside it the imaginary one."""
+    """Return the real part of a complex matrix, and beside it the imaginary one."""
     return np.concatenate([matrix.real, matrix.imag], axis=1)
 
 # %% ../../nbs/network/descriptors.ipynb #4855dab8
 def _products(x, time, band):
-    """Filtered spectrograms (n, n_points, n_rows), by the real or imaginary `time` and the real or imaginary `band`."""
+    """Return spectrograms (n, n_points, n_rows), filtered by a real or imaginary `time` and a real or imaginary `band`."""
     from keras import ops
 
     y = _frozen_product(x, _real_and_imaginary(time), "gabor_rates")

@@ -24,7 +24,7 @@ def _windows(x, size):
 
 
 def _places(size):
-    """The number of each place in a window, row by row, in the shape of a window."""
+    """Return the number of each place in a window, row by row, in the shape of a window."""
     return ops.convert_to_tensor(np.arange(size[0] * size[1], dtype="uint8").reshape(1, 1, size[0], 1, size[1], 1))
 
 # %% ../../nbs/network/fast.ipynb #6c0c9078
@@ -96,7 +96,7 @@ def average_pool(x, size=(2, 2)):
 
 # %% ../../nbs/network/fast.ipynb #109c2ee6
 def _sums(x, kernel, size):
-    """The convolution at each place of the windows: a list of tensors (n, rows, columns, filters)."""
+    """Compute the convolution at each place of the windows: a list of tensors (n, rows, columns, filters)."""
     height, width = x.shape[1] - kernel.shape[0] + 1, x.shape[2] - kernel.shape[1] + 1
     down, across = height // size[0] * size[0], width // size[1] * size[1]
     return [
@@ -260,7 +260,7 @@ def _plain_conv(layer):
 
 # %% ../../nbs/network/fast.ipynb #e25064c3
 def _readers(model):
-    """The layers that read each layer's output."""
+    """Return the layers that read each layer's output."""
     readers = {id(layer): [] for layer in model.layers}
     makers = {id(layer.output): id(layer) for layer in model.layers}
     for layer in model.layers:
@@ -271,7 +271,7 @@ def _readers(model):
 
 
 def _pooled(model):
-    """The pools that are the only reader of a convolution: {id(convolution): pool}."""
+    """Return the pools that are the only reader of a convolution: {id(convolution): pool}."""
     pooled, readers = {}, _readers(model)
     for layer in filter(_plain_conv, model.layers):
         only = readers[id(layer)][0] if len(readers[id(layer)]) == 1 else None
