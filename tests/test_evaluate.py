@@ -1,6 +1,7 @@
 """Metrics and intervals against computations made another way, faulty predictions, and a real Keras model."""
 
 from math import comb
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -471,3 +472,26 @@ def test_tracks_that_were_learned_from_are_not_evaluated(tmp_path):
     assert evaluate(songs, tracks, GENRES)["n_tracks"] == 3  # nothing is known of the network
     with pytest.raises(LeakageError, match="learned from 2 of these tracks: t1, t3"):
         evaluate(songs, tracks, GENRES, learned={"t1", "t3"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trained_network_carries_its_genres_and_what_it_learned():
+    pytest.importorskip("keras")
+    from genre_study.model import build_network
+    from genre_study.train import TrainSpec, train
+
+    store = Tracks()
+    store.spec = SimpleNamespace(n_mels=16)
+    tracks = pd.DataFrame({"track_id": [f"t{i}" for i in range(8)], "genre": ["pop", "jazz"] * 4})
+    chunks = tracks.assign(start_frame=0, start_s=0.0, n_frames=130, split=["train"] * 4 + ["valid"] * 2 + ["test"] * 2)
+    network = build_network("quick_cnn", (16, 130, 1), 2, seed=0)
+    train(network, store, chunks, TrainSpec(epochs=1, batch_size=4), progress=False)
+    table = predict_chunks(network, store, chunks)
+    assert list(table)[2:] == ["jazz", "pop"]
+    for genres in (["pop", "jazz"], ["blues", "jazz"], list(chunks.genre.unique())):
+        with pytest.raises(ValueError, match="the network was trained on jazz, pop, in this order"):
+            predict_chunks(network, store, chunks, genres)
+    with pytest.raises(LeakageError, match="learned from 4 of these tracks: t0, t1, t2, t3"):
+        evaluate(table, tracks, ["jazz", "pop"])
+    test = table[table.track_id.isin(["t6", "t7"])]
+    assert evaluate(song_vectors(test), tracks, ["jazz", "pop"])["n_tracks"] == 2
