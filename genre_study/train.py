@@ -200,6 +200,11 @@ def _sides(chunks):
         raise ValueError(f"no chunk is for training; the column 'split' holds {sorted(set(chunks['split']))}")
     return train, valid
 
+
+def _note(model, train_side, genres):
+    """Leave on the network the genres of its outputs, and the tracks that it learns from."""
+    model.genres, model.learned = tuple(genres), tuple(sorted(set(train_side["track_id"])))
+
 # %% ../nbs/08_train.ipynb #ea59d11c
 def _reset_seeds(model, seed):
     """Seed Python, NumPy and Keras, and put the random numbers of dropout back to their start."""
@@ -292,7 +297,9 @@ def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_m
     Parameters
     ----------
     model : keras.Model
-        From (mel bands, frames, 1) to one probability per genre. It need not be compiled, and is not compiled here.
+        From (mel bands, frames, 1) to one probability per genre. It need not be compiled, and is not compiled here. It
+        carries the genres of its outputs and the ids of the tracks that it learned from afterwards, as `genres` and
+        `learned`, which `predict_chunks` and `evaluate` look at.
     store : Store
         The frames of all tracks.
     chunks : DataFrame
@@ -350,6 +357,7 @@ def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_m
     if model.output_shape[-1] != len(genres):
         raise ValueError(f"the network has {model.output_shape[-1]} outputs; the chunks have {len(genres)} genres: "
                          f"{genres}")
+    _note(model, train_side, genres)
     used = chunks["split"].isin(["train", "valid"]).to_numpy()
     file = checkpoint_file(run_dir)
     mark = "" if file is None else run_hash(model, content_hash(store, chunks["track_id"][used]), chunks, spec)
@@ -408,13 +416,14 @@ def train_heads(model, values, chunks, spec=None, run_dir=None, progress=True, t
         before or beside its frozen layers.
     """
     spec = spec or TrainSpec()
-    _sides(chunks)
+    train_side, _ = _sides(chunks)
     if len(values) != len(chunks):
         raise ValueError(f"values must have a row for each of the {len(chunks)} chunks; received {len(values)}")
     file = checkpoint_file(run_dir)
     content = "" if file is None else f"{hashlib.sha256(np.ascontiguousarray(values)).hexdigest()} {together}"
     mark = run_hash(model, content, chunks, spec)
     genres = sorted(set(chunks["genre"]))
+    _note(model, train_side, genres)
     recorder = _fit_heads(model, values, chunks, genres, spec, file, mark, _verbosity(progress), callbacks, together)
     return pd.DataFrame(recorder.rows)
 

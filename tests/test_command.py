@@ -36,6 +36,7 @@ def test_json_lines_and_exit_codes(place, monkeypatch, capsys):
     assert main(["predict", "song.wav", "missing.wav", "--model", "bundle", "--json"]) == 1
     out, err = capsys.readouterr()
     first, second = [json.loads(line) for line in out.splitlines()]
+    assert list(first) == list(second), "the same keys for a file that can't be read"
     assert "missing.wav" in err and abs(sum(first["vector"].values()) - 1) < 1e-6
     assert first["problem"] == "" and "opened" in second["problem"]
     with pytest.raises(SystemExit) as end:
@@ -48,6 +49,53 @@ def test_standard_input_and_picture(place, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO((place / "song.wav").read_bytes())))
     assert main(["predict", "-", "--model", "bundle", "--timeline", "song.png"]) == 0
     assert capsys.readouterr().out.startswith("-: ") and (place / "song.png").stat().st_size > 10_000
+
+
+SCRIPT = "import sys; from genre_study.command import main; sys.exit(main())"
+NAMES = ["mod\udce0.wav", "音楽.wav", "a\nb.wav", "emoji 🎷.wav", "\udcff\udcfe.wav"]
+
+
+@pytest.mark.parametrize(("encoding", "options"), [("utf-8", []), ("cp1252", []), ("ascii", ["--json"]), ("cp1252", ["--json"])])
+def test_no_name_ends_a_batch(place, tmp_path, encoding, options):
+    """Names that are not UTF-8, or that the console can't write, are spelled out; the files after them are predicted."""
+    for name in [*NAMES, "last.wav"]:
+        (tmp_path / name).write_bytes((place / "song.wav").read_bytes())
+    done = subprocess.run([sys.executable, "-c", SCRIPT, "predict", "--model", place / "bundle", *options, *NAMES, "gone \udce0",
+                           "last.wav"], cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert done.returncode == 1 and "Traceback" not in err and "gone \\xe0: cannot be opened" in err
+    assert out.count("last.wav") == (2 if options else 1) and "mod\\xe0.wav" in out.replace("\\\\", "\\")
+    if options:
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert [row["problem"] == "" for row in rows] == [True] * len(NAMES) + [False, True]
+        assert len({tuple(row) for row in rows}) == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_folder_becomes_a_table_that_is_continued(place, tmp_path, monkeypatch, capsys, suffix):
+    from genre_study.predict import folder as rooms
+
+    (tmp_path / "music").mkdir()
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "music" / name).write_bytes((place / "song.wav").read_bytes())
+    (tmp_path / "music" / "broken.mp3").write_bytes(b"nothing")
+    arguments = ["predict", str(tmp_path / "music"), "--out", str(tmp_path / f"tags{suffix}"), "--model", str(place / "bundle")]
+    assert main(arguments) == 1 and "3 files in" in capsys.readouterr().err
+    first = rooms._read_table(tmp_path / f"tags{suffix}")
+    assert list(first["path"]) == ["a.wav", "b.wav", "broken.mp3"] and list(first["problem"] == "") == [True, True, False]
+    monkeypatch.setattr(rooms, "predict_song", None)  # nothing is predicted again
+    assert main(arguments) == 1
+    assert rooms._read_table(tmp_path / f"tags{suffix}").equals(first)
+    for wrong in (["--json"], ["more"], ["--timeline", "x.png"]):
+        assert main(["predict", *wrong, *arguments[1:]]) == 1 and "--out takes one folder" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "music")]) == 1 and "add --out" in capsys.readouterr().err
+
+
+def test_help_speaks_of_folders(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(word in said for word in ("--out", ".csv, .parquet or .jsonl", "folder"))
 
 
 def test_serve_without_gradio_says_what_to_install(place, monkeypatch, capsys):

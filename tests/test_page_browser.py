@@ -43,7 +43,8 @@ def songs(tmp_path_factory):
     network = build_network("quick_cnn", (128, 130, 1), 3, seed=0, filters=16)
     train(network, store, chunks, TrainSpec(epochs=20, batch_size=16, learning_rate=3e-3), progress=False)
     save_bundle(folder / "bundle", Bundle(network, genres, trained_on="nine synthetic tracks"))
-    (folder / "letter.wav").write_text("Dear listener, this is no music.")
+    (folder / "letter.wav").write_text("Dear listener, this is not music.")
+    soundfile.write(folder / "silence.wav", [0.0] * 8 * SAMPLE_RATE, SAMPLE_RATE)
     return folder
 
 
@@ -121,10 +122,15 @@ def test_a_song_of_the_minicorpus_shows_its_genre(songs, server, browser):
         until(browser, lambda b: text(b, "#words") == "")
         assert wait_for(lambda: not uploads(place)), "what is cleared is deleted"
 
+    upload(browser, songs / "silence.wav")
+    until(browser, lambda b: text(b, "#words h2") == "no clear genre")
+    assert "silent" in text(browser, "#words")
+    clear(browser)
+    until(browser, lambda b: text(b, "#words") == "")
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not errors, errors
     upload(browser, songs / "letter.wav")
-    until(browser, lambda b: "no song that can be read" in text(b, "#words [role=alert]"))
+    until(browser, lambda b: "can't be read" in text(b, "#words [role=alert]"))
     assert "cannot be decoded" in text(browser, "#words") and str(place) not in text(browser, "#words")
     assert wait_for(lambda: [path.name for path in uploads(place)] in ([], ["letter.wav"]))
 
@@ -145,8 +151,8 @@ def test_a_recording_is_heard(songs, server, browser):
     assert "metal" in text(browser, "#vector") and uploads(place)
 
 
-def test_what_is_not_for_visitors(songs, server):
-    """Large uploads and files of this machine are refused; the page is not seen from other addresses."""
+def test_requests_that_are_refused(songs, server):
+    """Large uploads, files of this machine, other hosts and posts of other sites; nobody else can reach the page."""
     url, _, _ = server
 
     def ask(path, data=None, **headers):
@@ -160,6 +166,13 @@ def test_what_is_not_for_visitors(songs, server):
     assert ask("gradio_api/upload", form, **{"Content-Type": "multipart/form-data; boundary=x"})[0] == 413
     for path in ("/etc/passwd", str(songs / "classical.wav"), "../../etc/passwd"):
         assert ask(f"gradio_api/file={path}")[0] in (403, 404), path
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    small = form.replace(bytes(2_100_000), b"music")
+    assert ask("gradio_api/upload", small, **kind)[0] == 200
+    for foreign in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"},
+                    {"Sec-Fetch-Site": "cross-site"}):
+        assert ask("gradio_api/upload", small, **kind, **foreign)[0] == 403, foreign
+        assert "Host" not in foreign or ask("", **foreign)[0] == 403
     port = url.rstrip("/").rsplit(":", 1)[1]
     listening = [line.split()[1] for name in ("/proc/net/tcp", "/proc/net/tcp6") if Path(name).exists()
                  for line in Path(name).read_text().splitlines()[1:] if line.split()[3] == "0A"]

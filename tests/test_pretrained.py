@@ -56,13 +56,13 @@ def test_opens_in_seconds(bundle):
     assert time.process_time() - begun < 15
 
 
-def test_file_is_small_and_says_how_it_is_used(bundle, root):
+def test_file_is_small_and_complete(bundle, root):
     files = list((root / "genre_study" / "data" / "pretrained").iterdir())
     assert sorted(file.name for file in files) == ["bundle.json", "network.keras"]
     assert sum(file.stat().st_size for file in files) < 4_000_000
-    assert len(bundle.likeness["songs"]) == 639
+    assert len(bundle.reference["songs"]) == 639
     assert bundle.floor_db == 80 and bundle.mel.hop_length == 1709 and bundle.chunk.seconds == 15
-    assert list(bundle.genres) == sorted(bundle.genres) and bundle.temperature > 0 and bundle.likeness["limit"] > 0
+    assert list(bundle.genres) == sorted(bundle.genres) and bundle.temperature > 0 and bundle.reference["limit"] > 0
 
 
 def test_level_and_unit_do_not_matter(bundle):
@@ -73,19 +73,19 @@ def test_level_and_unit_do_not_matter(bundle):
 
 
 @pytest.mark.parametrize("slope", [0, 1, 2], ids=["white", "pink", "brown"])
-def test_noise_of_every_colour_gets_a_vector_and_a_doubt(bundle, slope):
+def test_noise_of_every_colour_is_out_of_distribution(bundle, slope):
     from genre_study.predict.song import predict_song
 
     n = 22050 * 16
     spectrum = np.fft.rfft(np.random.default_rng(slope).normal(size=n)) / np.maximum(np.arange(n // 2 + 1), 1) ** (slope / 2)
     noise = np.fft.irfft(spectrum)
     song = predict_song((noise / np.abs(noise).max() / 2, 22050), bundle)
-    assert abs(sum(song.vector.values()) - 1) < 1e-4 and song.likeness > 1 and song.reasons[0].startswith("unlike")
+    assert abs(sum(song.vector.values()) - 1) < 1e-4 and song.novelty > 1 and song.reasons[0].startswith("unlike")
     assert song.top[0][1] < 0.6
 
 
-def test_short_clips_of_music_are_named_and_not_called_unlike_music(bundle, gtzan):
-    """Eleven tracks that were left out of training, five seconds of each. Filled up with silence, 1 of 10 was right."""
+def test_short_clips_of_music_are_classified_and_not_called_unlike_music(bundle, gtzan):
+    """Eleven tracks that were left out of training, five seconds of each. Padded with silence, 1 of 10 was right."""
     import soundfile
 
     from genre_study.predict.song import predict_song
@@ -96,7 +96,7 @@ def test_short_clips_of_music_are_named_and_not_called_unlike_music(bundle, gtza
     assert len(files) >= 10
     right = [song.top[0][0] == file.parent.name for song, file in zip(songs, files)]
     assert np.mean(right) >= 0.4, f"{np.sum(right)} of {len(right)}"
-    assert np.mean([song.likeness > 1 for song in songs]) <= 0.2
+    assert np.mean([song.novelty > 1 for song in songs]) <= 0.2
     assert all(song.reasons[0] == "shorter than one chunk of 15 s, so it was repeated" for song in songs)
 
 

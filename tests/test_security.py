@@ -100,10 +100,8 @@ EXPLAINED = {
     ("B603", "grid/runner.py"): "a list of fixed arguments without a shell; parameters travel in a JSON file",
     ("B404", "core/audio.py"): "ffmpeg decodes what libsndfile does not know",
     ("B603", "core/audio.py"): "a list without a shell; the path is absolute behind `file:`: no option and no address",
-    ("B404", "predict/source.py"): "ffmpeg decodes what libsndfile does not know",
-    ("B603", "predict/source.py"): "a list without a shell; the path is absolute behind `file:`, so it is no option and no address",
-    ("B404", "predict/export.py"): "ONNX is written by Keras on PyTorch, in a process of its own",
-    ("B603", "predict/export.py"): "a list without a shell: this Python, a program of five lines, and names of our own temporary files",
+    ("B404", "predict/export.py"): "files are written on PyTorch, and opened to be compared, in processes of their own",
+    ("B603", "predict/export.py"): "a list without a shell: this Python, our own short programs, names of our own files",
     ("B311", "store.py"): "random order of work, nothing secret",
 }
 
@@ -183,12 +181,12 @@ FUNCTION = swapped(r'"module": "keras.layers", "class_name": "(?!Input)\w+"', '"
 ATTACKS = {"lambda": (with_lambda, "could run code"), "climbs": (climbs, "Nothing of it was unpacked"),
            "climbs on Windows": (climbs_windows, "Nothing of it was unpacked"),
            "absolute": (absolute, "Nothing of it was unpacked"), "foreign class": (FOREIGN, "'system' of 'os'"),
-           "function": (FUNCTION, "could run code"), "elsewhere": (elsewhere, "lie elsewhere"),
+           "function": (FUNCTION, "could run code"), "elsewhere": (elsewhere, "in another file"),
            "no weights": (lambda file, network: rewritten(
                file, network, lambda members: {key: members[key] for key in MEMBERS[:2]}), "has only"),
-           "not a ZIP": (lambda file, network: file.write_bytes(b"\x80\x04cposix\nsystem\n."), "no whole .keras file"),
+           "not a ZIP": (lambda file, network: file.write_bytes(b"\x80\x04cposix\nsystem\n."), "not a whole .keras file"),
            "deep": (lambda file, network: rewritten(
-               file, network, lambda members: members | {"config.json": b"[" * 100_000}), "description can't be read"),
+               file, network, lambda members: members | {"config.json": b"[" * 100_000}), "description that can't be read"),
            "empty layer list": (lambda file, network: rewritten(
                file, network, lambda members: members | {"config.json": b"{}"}), "can't be opened")}
 
@@ -322,7 +320,7 @@ def test_names_are_text_on_the_page():
     from genre_study.predict.song import Prediction
 
     timeline = pd.DataFrame({"start_s": [0.0], NAMES[0]: [0.6], NAMES[1]: [0.4]})
-    song = Prediction(vector={NAMES[0]: 0.6, NAMES[1]: 0.4}, timeline=timeline, doubt=0.9, reasons=NAMES[:2], likeness=2.0,
+    song = Prediction(vector={NAMES[0]: 0.6, NAMES[1]: 0.4}, timeline=timeline, uncertainty=0.9, reasons=NAMES[:2], novelty=2.0,
                       name=NAMES[0], duration_s=3.0, trained_on=NAMES[1])
-    for shown in (_words(song), _trouble(AudioError(NAMES[0], NAMES[1], NAMES[0])), _trouble(ValueError(NAMES[0]))):
+    for shown in (_words(song), _trouble(AudioError(NAMES[0], NAMES[1], NAMES[0]))):
         assert "<script" not in shown and "<img" not in shown and "&lt;" in shown
