@@ -145,7 +145,7 @@ SITE = {}  # reports, notebooks and modules as the pages under docs/ list them; 
 
 
 def collect(app, config):
-    """Read everything once. A study without outputs is no page but a file to run: its page is its report."""
+    """Read everything once. A study without outputs is no page but a file to run: links to it lead to its report."""
     notebooks = {path: read(path) for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts}
     modules = list(read_modules())
     names = [name for module in modules for name in module["members"]]
@@ -153,8 +153,10 @@ def collect(app, config):
     SITE["reports"] = sorted(map(read_report, (ROOT / "reports").glob("*/report.yaml")), key=lambda card: card.get("order", 100))
     SITE["addresses"] = {name: (f"docs/api/{module['name']}", f"{module['name']}.{name}") for module in modules
                          for name in module["members"] if names.count(name) == 1}
-    config.exclude_patterns += [f"{page['doc']}.ipynb" for path, page in notebooks.items()
-                                if "studies" in path.parts and not page["executed"]]
+    shown = {Path(card["folder"]).name: f"/{card['doc']}.ipynb" for card in SITE["reports"]}
+    SITE["to_run"] = {path: shown.get(path.stem, f"path:/{page['doc']}.ipynb") for path, page in notebooks.items()
+                      if "studies" in path.parts and not page["executed"]}
+    config.exclude_patterns += [path.relative_to(ROOT).as_posix() for path in SITE["to_run"]]
 
 
 def write_api_pages(app):
@@ -186,7 +188,8 @@ def prepare(app, docname, source):
 def prepare_notebook(notebook, folder):
     """Put aside what nbdev keeps in a notebook, and links that have no page: to folders, and to runs that stayed elsewhere."""
     def keep_link(match):
-        return match[1] if (folder / match[2]).is_dir() else match[0]
+        target = (folder / match[2]).resolve()
+        return match[1] if target.is_dir() else f"[{match[1]}]({SITE['to_run'].get(target, match[2])})"
 
     notebook.metadata.language_info = {"name": "python", "pygments_lexer": "ipython3"}
     notebook.cells = [cell for cell in notebook.cells if not re.search(r"^#\| *(hide|default_exp)\b", cell.source, re.M)]

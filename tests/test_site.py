@@ -46,7 +46,8 @@ def write_report(folder, answer="It is {song.accuracy:.0%}: {note}", outputs=(),
     (folder / "metrics.json").write_text(json.dumps({"song": song, "note": ATTACK, "runs": [{"n": 7}]}))
     card = {"title": "Tried out", "question": "Does it hold?", "answer": answer, "measured_on": ATTACK, "order": 99, **card}
     (folder / "report.yaml").write_text(json.dumps(card))
-    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\nA [file](metrics.json#note), a [folder](../../tests), $x^2$"),
+    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\nA [file](metrics.json#note), a [folder](../../tests), $x^2$\n\n"
+                                          "A [study](../../nbs/studies/audit.ipynb)"),
              nbformat.v4.new_code_cell("#| hide\nhidden_from_readers = 1"),
              nbformat.v4.new_code_cell("run_grid(" + "x" * 300 + ")", outputs=list(outputs))]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{folder.name}.ipynb")
@@ -117,6 +118,7 @@ def test_names_lead_to_their_description_with_types_and_source(site, pages):
     tried = pages[site[0] / TRIED]
     assert 'href="../../docs/api/genre_study.grid.grid.html#genre_study.grid.grid.run_grid"' in tried
     assert "hidden_from_readers" not in tried and "<math" in tried and "metrics.json" in tried
+    assert 'href="../audit/audit.html"' in tried, "a study that was not executed here: its report is shown"
     described = pages[site[0] / "docs/api/genre_study.grid.grid.html"]
     assert 'id="genre_study.grid.grid.run_grid"' in described and "viewcode-link" in described and "/nbs/grid/" in described
     assert '<span class="classifier">' in described
