@@ -24,7 +24,7 @@ from sphinx import addnodes
 from sphinx.errors import SphinxError
 from sphinx.util.logging import getLogger
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 
@@ -128,6 +128,8 @@ def read_modules():
     """Read the modules of the package: name, summary, and the public functions and classes."""
     package = importlib.import_module("genre_study")
     for found in pkgutil.walk_packages(package.__path__, "genre_study."):
+        if found.name.rpartition(".")[2].startswith("_"):  # importing `__main__` runs the command
+            continue
         module = importlib.import_module(found.name)
         members = [getattr(module, name) for name in getattr(module, "__all__", [])]
         described = [member.__name__ for member in members if inspect.isroutine(member) or inspect.isclass(member)]
