@@ -119,7 +119,7 @@ def check_page(page, metrics):
     n_wrong = round(song["n"] * (1 - song["accuracy"]))
     assert page.count('src="data:audio/mpeg') == min(6, n_wrong)
     assert not re.findall(r'<script|(?:src|href)="(?!data:|#)', page)
-    assert "is not finished" not in page and "--model runs/reproduce" in page
+    assert "is not finished" not in page and f"--model {metrics['parameters']['run_dir']}" in page
 
 
 def test_the_studys_own_network_by_its_recipe(root, tmp_path, small):
