@@ -1,6 +1,7 @@
 """The site: chapters, reports and API as pages that are read from files, with nothing loaded from elsewhere (Sphinx).
 
-The source directory is the root of the repository, so that the links between notebooks, reports and modules hold as they are.
+The source directory is the root of the repository, so that the links between notebooks, reports and modules hold as
+they are.
 """
 import base64
 import hashlib
@@ -32,7 +33,8 @@ project = html_title = "genre_study"
 root_doc = "docs/index"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "sphinx_design"]
 include_patterns = ["docs/**", "nbs/**", "reports/**"]
-exclude_patterns = [".*", "*.egg-info", "build", "data", "genre_study", "runs", "tests", "tools", "docs/_build", "**/.*"]
+exclude_patterns = [".*", "*.egg-info", "build", "data", "genre_study", "runs", "tests", "tools", "docs/_build",
+                    "**/.*"]
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show, nb_code_prompt_hide = "Show code", "Hide code"
@@ -108,16 +110,19 @@ def read_report(settings_file):
         raise SphinxError(f"{folder} has no executed notebook; run the study into this folder, or remove report.yaml")
     page = read(notebooks[0])
     card |= {"doc": page["doc"], "folder": folder.relative_to(ROOT).as_posix(), "stopped": page["errors"]}
-    card["answer"] = f"The notebook stopped with {page['errors'][0]}" if page["errors"] else fill(card["answer"], metrics)
+    stopped = page["errors"]
+    card["answer"] = f"The notebook stopped with {stopped[0]}" if stopped else fill(card["answer"], metrics)
     if "interval" in card:
         try:
             value, (low, high) = (look_up(card["interval"] + end, metrics) for end in ("", "_ci95"))
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise SphinxError(f"{settings_file}: metrics.json has no interval of {card['interval']!r} ({error!r})") from None
+            raise SphinxError(f"{settings_file}: metrics.json has no interval of {card['interval']!r} "
+                              f"({error!r})") from None
         shown = f"{value:.1%} (95% interval {low:.1%} to {high:.1%})"
         card["interval"] = {"value": value, "low": low, "high": high, "shown": shown}
     versions = metrics.get("versions", {})
-    card["facts"] = [card["measured_on"], *(f"{name} {versions[name]}" for name in ("keras", "jax") if name in versions)]
+    card["facts"] = [card["measured_on"],
+                     *(f"{name} {versions[name]}" for name in ("keras", "jax") if name in versions)]
     card["synthetic"] = str(metrics.get("corpus", "")).startswith("minicorpus")
     return card
 
@@ -148,11 +153,13 @@ SITE = {}  # reports, notebooks and modules as the pages under docs/ list them; 
 
 def collect(app, config):
     """Read everything once. A study without outputs is no page but a file to run: links to it lead to its report."""
-    notebooks = {path: read(path) for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts}
+    notebooks = {path: read(path) for path in sorted((ROOT / "nbs").rglob("*.ipynb"))
+                 if ".ipynb_checkpoints" not in path.parts}
     modules = list(read_modules())
     names = [name for module in modules for name in module["members"]]
     SITE["notebooks"], SITE["modules"] = notebooks, modules
-    SITE["reports"] = sorted(map(read_report, (ROOT / "reports").glob("*/report.yaml")), key=lambda card: card.get("order", 100))
+    SITE["reports"] = sorted(map(read_report, (ROOT / "reports").glob("*/report.yaml")),
+                             key=lambda card: card.get("order", 100))
     SITE["addresses"] = {name: (f"docs/api/{module['name']}", f"{module['name']}.{name}") for module in modules
                          for name in module["members"] if names.count(name) == 1}
     shown = {Path(card["folder"]).name: f"/{card['doc']}.ipynb" for card in SITE["reports"]}
@@ -188,13 +195,14 @@ def prepare(app, docname, source):
 
 
 def prepare_notebook(notebook, folder):
-    """Put aside what nbdev keeps in a notebook, and links that have no page: to folders, and to runs that stayed elsewhere."""
+    """Put aside what nbdev keeps in a notebook, and links without a page: to folders and to runs kept elsewhere."""
     def keep_link(match):
         target = (folder / match[2]).resolve()
         return match[1] if target.is_dir() else f"[{match[1]}]({SITE['to_run'].get(target, match[2])})"
 
     notebook.metadata.language_info = {"name": "python", "pygments_lexer": "ipython3"}
-    notebook.cells = [cell for cell in notebook.cells if not re.search(r"^#\| *(hide|default_exp)\b", cell.source, re.M)]
+    notebook.cells = [cell for cell in notebook.cells
+                      if not re.search(r"^#\| *(hide|default_exp)\b", cell.source, re.M)]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip("\n")
@@ -231,7 +239,7 @@ def link_names(app, doctree):
 
 
 def finish(app, pagename, templatename, context, doctree):
-    """Lead called names in code cells to their description, let data open in the browser, forbid everything from elsewhere."""
+    """Link called names in code cells to their description, open data in the browser, load nothing from elsewhere."""
     def link(match):
         page, anchor = SITE["addresses"][match[2]]
         return f'<a href="{context["pathto"](page).removesuffix("#")}#{anchor}">{match[0]}</a>'
@@ -239,12 +247,14 @@ def finish(app, pagename, templatename, context, doctree):
     if not pagename.startswith("_modules/"):
         called = rf'<span class="(n|nf|nc)">({"|".join(SITE["addresses"])})</span>(?=<span class="p">\(|\()'
         context["body"] = re.sub(called, link, context.get("body", "")).replace(' download=""', "")
-    context["metatags"] = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">' + context.get("metatags", "")
+    rule = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    context["metatags"] = rule + context.get("metatags", "")
 
 
 def policy():
     """What a page may load and run: its own files, and the one script that furo has in each page."""
-    script = re.search(r"<script>(.*?)</script>", (Path(furo.__file__).parent / "theme/furo/base.html").read_text(), re.S)[1]
+    base = (Path(furo.__file__).parent / "theme/furo/base.html").read_text()
+    script = re.search(r"<script>(.*?)</script>", base, re.S)[1]
     mark = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (f"default-src 'none'; script-src 'self' 'sha256-{mark}'; style-src 'self' 'unsafe-inline'; "
             "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'self'")
@@ -254,7 +264,7 @@ POLICY = policy()
 
 
 def formula(tex, as_block):
-    """Write a formula as MathML, which browsers draw without a script; as code if it has a command that MathML lacks."""
+    """Write a formula as MathML, which browsers draw without a script; as code if MathML lacks one of its commands."""
     try:
         return tex2mathml(tex, as_block=as_block)
     except MathError as error:
@@ -274,7 +284,8 @@ def write_start(app, error):
     """Lead from the top of the site to its front page."""
     if not error:
         start = Path(app.outdir, "index.html")
-        start.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={root_doc}.html">', encoding="utf-8")
+        start.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={root_doc}.html">',
+                         encoding="utf-8")
 
 
 def setup(app):

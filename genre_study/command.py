@@ -195,7 +195,8 @@ def _reproduce(options):
 
 def _add_reproduce(commands):
     """Add the options of `genre-study reproduce`."""
-    reproduce = commands.add_parser("reproduce", help="run the study", description="Run the study, on synthetic music or yours.")
+    reproduce = commands.add_parser("reproduce", help="run the study",
+                                    description="Run the study, on synthetic music or yours.")
     reproduce.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                            help="a parameter, such as -p corpus path/to/genres; the notebook explains each")
     reproduce.add_argument("--out", metavar="FOLDER", help="folder of the run (default runs/reproduce-DATE)")
@@ -220,7 +221,8 @@ def _add_grid(commands):
     """Add the options of `genre-study grid`."""
     grid = commands.add_parser("grid", help="run the study once for each point of a grid",
                                description="Run the study once for each point of a grid; the runs are listed as CSV.")
-    grid.add_argument("file", metavar="FILE", help="a YAML file, or the name of a grid that comes with the package (dropout)")
+    grid.add_argument("file", metavar="FILE",
+                      help="a YAML file, or the name of a grid that comes with the package (dropout)")
     grid.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                       help="a parameter that wins over the grid's base, such as -p corpus path/to/genres")
     grid.add_argument("--out", metavar="FOLDER", help="folder of the runs (default runs/NAME)")
@@ -237,14 +239,16 @@ def _ablate(options):
     for text in (*options.choices, *options.parameters):
         name, equals, values = text.partition("=")
         if not (name and equals and values) or name in named:
-            raise ValueError(f"{text!r} can't be used; expected NAME=VALUE, each name once, such as chunk_seconds=1.5,3,6")
+            raise ValueError(f"{text!r} can't be used; expected NAME=VALUE, each name once, such as "
+                             "chunk_seconds=1.5,3,6")
         named[name] = parse_values(values) if text in options.choices else parse_values(values)[0]
     choices = {text.partition("=")[0]: named.pop(text.partition("=")[0]) for text in options.choices}
     out = options.out or f"runs/ablate-{'-'.join(choices)}"
-    levels, page = ablate(choices, options.study or study_file("reproduce.ipynb"), out, options.seeds, named, options.workers,
-                          options.report or study_file("ablation.ipynb"))
+    levels, page = ablate(choices, options.study or study_file("reproduce.ipynb"), out, options.seeds, named,
+                          options.workers, options.report or study_file("ablation.ipynb"))
     for row in levels.itertuples():
-        compared = f"{100 * row.difference:+.1f} points ({100 * row.difference_low:+.1f} to {100 * row.difference_high:+.1f}), "
+        compared = (f"{100 * row.difference:+.1f} points "
+                    f"({100 * row.difference_low:+.1f} to {100 * row.difference_high:+.1f}), ")
         print(f"{row.label}: {row.accuracy:.1%} (95% interval {row.low:.1%} to {row.high:.1%}, {row.n_runs} runs); "
               f"{compared if row.difference == row.difference else ''}{row.verdict}")
     print(f"The report: {page}")
@@ -281,8 +285,8 @@ def _compare(options):
 def _add_compare(commands):
     """Add the options of `genre-study compare`."""
     compare = commands.add_parser("compare", help="compare the songs of two finished runs",
-                                  description="Difference of two finished runs on the same songs, with 95% intervals that "
-                                              "draw songs and artists, and McNemar's exact test.")
+                                  description="Difference of two finished runs on the same songs, with 95% intervals "
+                                              "that draw songs and artists, and McNemar's exact test.")
     compare.add_argument("first", metavar="RUN", help="folder of a finished run")
     compare.add_argument("second", metavar="RUN", help="another, whose accuracy minus the first one's is given")
     compare.add_argument("--side", choices=["test", "valid"], help="default: the side that the first run was scored on")
@@ -323,7 +327,8 @@ def _add_fetch(commands):
     fetch = commands.add_parser("fetch", help="get a copy of a corpus", description="Get a copy of a corpus.")
     fetch.add_argument("corpus", choices=["gtzan"], help="GTZAN, 1.23 GB, from the Hugging Face Hub")
     fetch.add_argument("folder", metavar="FOLDER", help="where it goes, as FOLDER/genres")
-    fetch.add_argument("--archive", metavar="FILE", help="a .tar.gz or .zip that you have already, instead of a download")
+    fetch.add_argument("--archive", metavar="FILE",
+                       help="a .tar.gz or .zip that you have already, instead of a download")
     fetch.set_defaults(run=_fetch)
 
 # %% ../nbs/command.ipynb #5ed6752f

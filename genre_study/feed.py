@@ -124,7 +124,7 @@ class ChunkReader:
         return self.tracks[track_id]
 
     def read(self, track_ids, starts, n_frames):
-        """Return chunks (n_chunks, n_mels, n_frames, 1) float32 that start at the frames `starts` of the tracks `track_ids`."""
+        """Return chunks (n_chunks, n_mels, n_frames, 1) float32 that start at frames `starts` of `track_ids`."""
         chunks = None
         for row, (track_id, start) in enumerate(zip(track_ids, starts, strict=True)):
             frames, shift, gain = self.track(track_id)
@@ -263,7 +263,7 @@ def _group_size(chunks, n_mels, memory_mb):
 
 
 def _shuffled(track_ids, group_size, rng):
-    """Return the row numbers of all chunks: one group of tracks after the other, the chunks of a group in random order."""
+    """Return the row numbers of all chunks: group after group of tracks, the chunks of a group in random order."""
     tracks, track = np.unique(track_ids.astype(str), return_inverse=True)
     group = (rng.permutation(len(tracks)) // group_size)[track]
     return np.lexsort((rng.random(len(track)), group))

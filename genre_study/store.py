@@ -58,7 +58,8 @@ def track_frames(path, spec, groups=None):
     except (ValueError, MemoryError) as error:
         raise AudioError(path, f"has no usable spectrogram: {error}") from error
     if counted.n_samples < spec.n_fft:
-        raise AudioError(path, f"is too short: {counted.n_samples} samples, one window has {spec.n_fft}", "Leave it out")
+        raise AudioError(path, f"is too short: {counted.n_samples} samples, one window has {spec.n_fft}",
+                         "Leave it out")
     if loudest_db <= SILENCE_DB:
         raise AudioError(path, "is silent")
     return frames, counted.n_samples / spec.sample_rate
@@ -104,7 +105,10 @@ def _add_track(row, writer, spec, groups):
 
 # %% ../nbs/04_store.ipynb #b64e3ada
 def _on_cluster(job, rows, client):
-    """Yield (row, "") for each row as a dask cluster finishes it; the cluster itself repeats the work of a lost worker."""
+    """Yield (row, "") for each row as a dask cluster finishes it.
+
+    The cluster repeats the work of a lost worker itself.
+    """
     from joblib import Parallel, delayed, parallel_config
 
     with parallel_config(backend="dask", client=client):

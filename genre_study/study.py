@@ -207,7 +207,10 @@ _PLAIN = (bool, int, float, str, list, dict, tuple, type(None), PurePath, np.gen
 
 
 def _as_plain(name, value, kind=None):
-    """Return a path as text, NumPy's numbers as Python's, also inside lists and dicts; JSON as the dict or list it means."""
+    """Return a path as text, NumPy's numbers as Python's, also inside lists and dicts.
+
+    JSON as the dict or list it means.
+    """
     if isinstance(value, dict):
         return {key: _as_plain(name, item) for key, item in value.items()}
     if isinstance(value, list):

@@ -374,7 +374,10 @@ def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_m
 
 # %% ../nbs/08_train.ipynb #d1d61f7d
 def _values(model, store, chunks, used, scaling, distribution, folder):
-    """Return the values of the frozen layers for the rows that are `used`; a folder keeps those of all, for another split."""
+    """Return the values of the frozen layers for the rows that are `used`.
+
+    A folder keeps those of all, for another split.
+    """
     if distribution is not None:
         raise ValueError(f"{model.name} is trained on the values of its frozen layers, on one device: "
                          f"distribution must be None; received {distribution!r}")

@@ -24,7 +24,7 @@ for line in sys.stdin:
 
 @contextmanager
 def forked(setup, *arguments):
-    """Yields (line, wait): a fork runs `job(line)` of `setup` and is killed when wait(pid) returns; gives its status."""
+    """Yield (line, wait): a fork runs `job(line)` of `setup` and is killed when wait(pid) returns; give its status."""
     server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", setup + LOOP, *arguments], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True)
 

@@ -1,8 +1,8 @@
-"""A full disk, a broken disk, lost permissions or death at any change to a folder: write, rename, unlink, mkdir, fsync, create.
+"""A full or broken disk, lost permissions or death at any change to a folder (write, rename, unlink, mkdir, ...).
 
-A small C library is preloaded into a process that imports everything once. For each fault that process forks; the child arms
-the library, calls `job(argument)` and says how it ended. Whatever writes is covered, also h5py and pyarrow, which don't use
-Python's files.
+A small C library is preloaded into a process that imports everything once. For each fault that process forks; the child
+arms the library, calls `job(argument)` and says how it ended. Whatever writes is covered, also h5py and pyarrow, which
+don't use Python's files.
 
     SETUP = '''
     from genre_study.store import build_store
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 def faults(n_changes, most=200, seed=0):
-    """Faults spread over all changes: every change dies once, and fails with each error, once or for good; at most so many."""
+    """At most so many faults, spread over all changes: each dies once, and fails with each error, once or for good."""
     every = [Fault(number, kind, forever) for number in range(1, n_changes + 1) for kind in KINDS
              for forever in ((False,) if kind == "death" else (False, True))]
     return every if len(every) <= most else sorted(random.Random(seed).sample(every, most))
@@ -92,11 +92,11 @@ def library(folder):
 
 @contextmanager
 def injector(setup, folder):
-    """Yield run(argument, watched, fault=None); `setup` is Python source that defines job(argument), `folder` is for logs."""
+    """Yield run(argument, watched, fault=None); `setup` is Python source with a job(argument), `folder` is for logs."""
     log = Path(folder) / "injection.log"
     environment = os.environ | {"LD_PRELOAD": str(library(folder)), "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", setup + LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              text=True, env=environment)
+    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", setup + LOOP], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True, env=environment)
 
     def run(argument, watched, fault=None):
         Path(f"{log}.outcome").unlink(missing_ok=True)

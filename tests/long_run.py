@@ -1,7 +1,7 @@
-"""One stage of the long run in a process of its own, its memory written down: long_run.py STAGE FOLDER N_TRACKS MEMORY_MB.
+"""One stage of the long run in a process of its own, with its memory: long_run.py STAGE FOLDER N_TRACKS MEMORY_MB.
 
-Stages: cut, store, train, predict. `cut` makes two tracks of each piece of music in FOLDER/pieces, for rendering takes longer
-than all the rest; the others take the first N_TRACKS of them. Prints one line of JSON.
+Stages: cut, store, train, predict. `cut` makes two tracks of each piece of music in FOLDER/pieces, for rendering takes
+longer than all the rest; the others take the first N_TRACKS of them. Prints one line of JSON.
 """
 import json
 import os
@@ -30,7 +30,7 @@ def resident_mb():
 
 
 def highest_mb():
-    """The most memory that this process has had. Not ru_maxrss: that begins with the peak of the process that started it."""
+    """The most memory this process has had. Not ru_maxrss: that begins with the peak of the process that started it."""
     line, = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
 
@@ -69,7 +69,7 @@ def cut(folder, n_tracks, memory_mb):
 
 
 def corpus(folder, n_tracks):
-    """The first tracks of each genre, n_tracks in all. The halves of a piece have the same artist: no split parts them."""
+    """The first tracks of each genre, n_tracks in all. Both halves of a piece have one artist: no split parts them."""
     files = sorted(folder.glob("audio/*/*.wav"))
     tracks = pd.DataFrame({"track_id": [file.stem for file in files], "path": [str(file) for file in files],
                            "genre": [file.parent.name for file in files], "artist": [file.stem[:-2] for file in files]})
@@ -122,10 +122,11 @@ if __name__ == "__main__":
     stage, folder, n_tracks, memory_mb = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     memory = Memory()
     memory.start()
-    facts = {"cut": cut, "store": build, "train": train_one_epoch, "predict": predict}[stage](folder, n_tracks, memory_mb)
+    run = {"cut": cut, "store": build, "train": train_one_epoch, "predict": predict}[stage]
+    facts = run(folder, n_tracks, memory_mb)
     memory.over.set()
     memory.join()
     seconds, cpu = time.perf_counter() - memory.begin, time.process_time()
-    print(json.dumps({"stage": stage, "n_tracks": n_tracks, **facts, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),
-                      "peak_mb": round(highest_mb(), 1), "open_files": len(os.listdir("/proc/self/fd")),
-                      "memory": memory.curve()}))
+    print(json.dumps({"stage": stage, "n_tracks": n_tracks, **facts, "seconds": round(seconds, 1),
+                      "cpu_seconds": round(cpu, 1), "peak_mb": round(highest_mb(), 1),
+                      "open_files": len(os.listdir("/proc/self/fd")), "memory": memory.curve()}))

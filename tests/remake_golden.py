@@ -1,6 +1,7 @@
 """Golden values: frames, chunk tables, split assignments and the predictions of a small trained network.
 
-python tests/remake_golden.py writes tests/golden/*.json anew and says what changed. Do so only after a change that is meant.
+python tests/remake_golden.py writes tests/golden/*.json anew and says what changed. Do so only after a change that is
+meant.
 """
 import json
 import os
@@ -107,9 +108,10 @@ def load(name):
 def advice(name):
     """What to do when values differ from the golden ones."""
     then, now = load(name)[1], made_with(name)
-    changed = ", ".join(f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)) or "no library"
-    return (f"Changed since the golden values were made: {changed}. If the new values are right, say in the commit why they "
-            "changed, raise the version of the package, and write them with: python tests/remake_golden.py")
+    changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]
+    changed = ", ".join(changed) or "no library"
+    return (f"Changed since the golden values were made: {changed}. If the new values are right, say in the commit why "
+            "they changed, raise the version of the package, and write them with: python tests/remake_golden.py")
 
 
 def main():

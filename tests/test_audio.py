@@ -156,7 +156,8 @@ def pitch_hz(waveform):
 
 @settings(max_examples=40, deadline=None)
 @given(suffix=st.sampled_from(["wav", "flac", "ogg", "opus", "mp3"]), data=st.data(),
-       lengths=st.lists(st.floats(0.7, 3), min_size=2, max_size=4), by=st.sampled_from(["path", "bytes", "file", "stream"]))
+       lengths=st.lists(st.floats(0.7, 3), min_size=2, max_size=4),
+       by=st.sampled_from(["path", "bytes", "file", "stream"]))
 def test_recordings_that_were_joined_are_read_whole(tmp_path_factory, suffix, data, lengths, by):
     """Each part is there, at its place and in its pitch, whatever its rate and channels are."""
     rates = [48000] if suffix == "opus" else [22050, 44100]
@@ -200,7 +201,8 @@ def test_an_mp3_without_its_table_of_contents_is_read_to_its_end(tmp_path, secon
     noise = np.random.default_rng(0).normal(0, 0.2, int(seconds * 22050))
     noise[:int(quiet * len(noise))] *= 1e-3
     memory = io.BytesIO()
-    soundfile.write(memory, noise, 22050, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode, compression_level=0.3)
+    soundfile.write(memory, noise, 22050, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode,
+                    compression_level=0.3)
     content = memory.getvalue()
     for table in (b"Xing", b"Info", b"VBRI"):
         content = content.replace(table, bytes(4), 1)
@@ -266,7 +268,8 @@ def test_without_ffmpeg_the_error_asks_for_it(tmp_path, ffmpeg, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:1,\n{other}\n", "ffconcat version 1.0\nfile {other}\n",
-                                  "[playlist]\nFile1={other}\n", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=audio 9 RTP/AVP 0\n"])
+                                  "[playlist]\nFile1={other}\n",
+                                  "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=audio 9 RTP/AVP 0\n"])
 @pytest.mark.parametrize("suffix", ["m3u8", "mp3", "txt"])
 def test_a_playlist_never_opens_another_file(tmp_path, ffmpeg, text, suffix):
     soundfile.write(tmp_path / "other.wav", tone(440, 1, 22050), 22050)

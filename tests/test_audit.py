@@ -47,7 +47,8 @@ def songs(n, seconds=15.0, seed=0):
             start = rng.integers(-len(time_s) // 2, len(sound) - len(time_s) // 2)
             part = slice(max(0, start), start + len(time_s))
             glide = np.sin(2 * np.pi * (rng.uniform(150, 4000) + rng.uniform(-100, 100) * time_s) * time_s)
-            sound[part] += (rng.uniform(0.2, 1) * np.hanning(len(time_s)) * glide)[-len(sound[part]):][:len(sound[part])]
+            swell = rng.uniform(0.2, 1) * np.hanning(len(time_s)) * glide
+            sound[part] += swell[-len(sound[part]):][:len(sound[part])]
         yield (0.5 * sound / np.abs(sound).max()).astype(np.float32)
 
 

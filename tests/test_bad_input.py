@@ -1,4 +1,4 @@
-"""What people really point a study at: each ends as a clear error, or as a row of the problems table that says what to do."""
+"""What people really point a study at: each ends as a clear error, or as a problem that says what to do."""
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +152,8 @@ def written(folder, name, **arrays):
     return folder / name
 
 
-IDS, MEL = np.array([f"{genre}.{i}" for genre in "ab" for i in range(4)]), np.random.default_rng(0).random((8, 32, 60), "float32")
+IDS = np.array([f"{genre}.{i}" for genre in "ab" for i in range(4)])
+MEL = np.random.default_rng(0).random((8, 32, 60), "float32")
 
 
 @pytest.mark.parametrize("make, message", [
@@ -203,5 +204,6 @@ def test_a_corpus_where_no_file_can_be_used_says_so(tmp_path):
             path = tmp_path / "corpus" / genre / f"{genre}{i}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"RIFF" + bytes(200))
-    with pytest.raises(ValueError, match=r"no track of corpus=.* can be used, 8 have a problem: the first, a0 \(.*a0.wav\)"):
+    with pytest.raises(ValueError,
+                       match=r"no track of corpus=.* can be used, 8 have a problem: the first, a0 \(.*a0.wav\)"):
         prepare_data(settings(tmp_path / "corpus", tmp_path))

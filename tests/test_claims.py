@@ -20,7 +20,8 @@ def test_every_row_of_the_table_has_an_executed_cell(root):
 def test_published_loop_on_real_lengths(root, gtzan):
     import soundfile
 
-    source = next("".join(cell["source"]) for cell in cells(root) if "def published_chunks_ms" in "".join(cell["source"]))
+    sources = ("".join(cell["source"]) for cell in cells(root))
+    source = next(source for source in sources if "def published_chunks_ms" in source)
     names = {}
     exec(source.split("\n\n\n")[0], names)  # the function alone, as the notebook has it
     loop = names["published_chunks_ms"]

@@ -55,13 +55,15 @@ SCRIPT = "import sys; from genre_study.command import main; sys.exit(main())"
 NAMES = ["mod\udce0.wav", "音楽.wav", "a\nb.wav", "emoji 🎷.wav", "\udcff\udcfe.wav"]
 
 
-@pytest.mark.parametrize(("encoding", "options"), [("utf-8", []), ("cp1252", []), ("ascii", ["--json"]), ("cp1252", ["--json"])])
+@pytest.mark.parametrize(("encoding", "options"),
+                         [("utf-8", []), ("cp1252", []), ("ascii", ["--json"]), ("cp1252", ["--json"])])
 def test_no_name_ends_a_batch(place, tmp_path, encoding, options):
-    """Names that are not UTF-8, or that the console can't write, are spelled out; the files after them are predicted."""
+    """Names that are not UTF-8, or that the console can't write, are spelled out; later files are predicted."""
     for name in [*NAMES, "last.wav"]:
         (tmp_path / name).write_bytes((place / "song.wav").read_bytes())
-    done = subprocess.run([sys.executable, "-c", SCRIPT, "predict", "--model", place / "bundle", *options, *NAMES, "gone \udce0",
-                           "last.wav"], cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    done = subprocess.run([sys.executable, "-c", SCRIPT, "predict", "--model", place / "bundle", *options, *NAMES,
+                           "gone \udce0", "last.wav"], cwd=tmp_path, capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": encoding})
     out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
     assert done.returncode == 1 and "Traceback" not in err and "gone \\xe0: cannot be opened" in err
     assert out.count("last.wav") == (2 if options else 1) and "mod\\xe0.wav" in out.replace("\\\\", "\\")
@@ -79,10 +81,12 @@ def test_folder_becomes_a_table_that_is_continued(place, tmp_path, monkeypatch, 
     for name in ("a.wav", "b.wav"):
         (tmp_path / "music" / name).write_bytes((place / "song.wav").read_bytes())
     (tmp_path / "music" / "broken.mp3").write_bytes(b"nothing")
-    arguments = ["predict", str(tmp_path / "music"), "--out", str(tmp_path / f"tags{suffix}"), "--model", str(place / "bundle")]
+    arguments = ["predict", str(tmp_path / "music"), "--out", str(tmp_path / f"tags{suffix}"), "--model",
+                 str(place / "bundle")]
     assert main(arguments) == 1 and "3 files in" in capsys.readouterr().err
     first = rooms._read_table(tmp_path / f"tags{suffix}")
-    assert list(first["path"]) == ["a.wav", "b.wav", "broken.mp3"] and list(first["problem"] == "") == [True, True, False]
+    assert list(first["path"]) == ["a.wav", "b.wav", "broken.mp3"]
+    assert list(first["problem"] == "") == [True, True, False]
     monkeypatch.setattr(rooms, "predict_song", None)  # nothing is predicted again
     assert main(arguments) == 1
     assert rooms._read_table(tmp_path / f"tags{suffix}").equals(first)
@@ -113,19 +117,19 @@ def test_the_installed_script(place, root, tmp_path):
     import site
 
     source = tmp_path / "source"
-    wanted = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
-    for name in wanted:
+    wanted = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True)
+    for name in wanted.stdout.splitlines():
         if name.startswith("genre_study/") or "/" not in name:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / name, source / name)
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
-                   check=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path,
+                    source], check=True)
     wheel, = tmp_path.glob("genre_study-*.whl")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     binaries = tmp_path / "venv" / "bin"
     subprocess.run([binaries / "python", "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
     packages, = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    others = [path for path in site.getsitepackages() if os.path.isdir(path)]  # numpy, keras and the rest, not this package
+    others = [path for path in site.getsitepackages() if os.path.isdir(path)]  # numpy, keras, ...: not this package
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), *others])}
 
     def run(command, **options):
@@ -139,13 +143,15 @@ def test_the_installed_script(place, root, tmp_path):
     done = run(["bash", "-o", "pipefail", "-c", pipe])
     assert done.returncode == 0 and sorted(json.loads(done.stdout)["vector"]) == ["blues", "jazz", "rock"], done.stderr
     done = run([binaries / "genre-study", "predict", "missing.wav", "--model", "bundle"])
-    assert done.returncode == 1 and done.stdout == "" and "missing.wav" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and done.stdout == ""
+    assert "missing.wav" in done.stderr and "Traceback" not in done.stderr
     assert run([binaries / "genre-study", "predict"]).returncode == 2
 
 
 @pytest.mark.parametrize("wrong, says", [
     (["--port", "-5"], "port is -5; expected a whole number"), (["--port", "99999999"], "port is 99999999; expected"),
-    (["--max-mb", "-3"], "max_mb is -3; expected a number above 0"), (["--max-minutes", "0"], "max_duration_s is 0; expected")])
+    (["--max-mb", "-3"], "max_mb is -3; expected a number above 0"),
+    (["--max-minutes", "0"], "max_duration_s is 0; expected")])
 def test_serve_refuses_what_would_admit_nothing(wrong, says, capsys):
     assert main(["serve", *wrong]) == 1
     error = capsys.readouterr().err
@@ -154,7 +160,8 @@ def test_serve_refuses_what_would_admit_nothing(wrong, says, capsys):
 
 def typed(*arguments, cwd):
     """What `python -m genre_study` does with these arguments in a folder."""
-    return subprocess.run([sys.executable, "-m", "genre_study", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "genre_study", *arguments], cwd=cwd, capture_output=True, text=True,
+                          check=False)
 
 
 def test_study_runs_where_the_user_stands(tmp_path):

@@ -45,7 +45,8 @@ def test_difference_against_plain_counting(tmp_path):
             assert low < each.mean() < high
     valid = compare_run_folders(tmp_path / "one", tmp_path / "other", side="valid")
     assert valid["side"] == "valid" and valid["difference"] != found["difference"]
-    assert compare_run_folders(tmp_path / "other", tmp_path / "one")["difference"] == pytest.approx(-found["difference"])
+    turned = compare_run_folders(tmp_path / "other", tmp_path / "one")
+    assert turned["difference"] == pytest.approx(-found["difference"])
 
 
 def test_tables_of_older_runs_are_read(tmp_path):

@@ -52,7 +52,8 @@ def test_facts_are_read_from_a_zipped_package(tmp_path):
     import shutil
 
     package = Path(__file__).parents[1] / "genre_study"
-    shutil.copytree(package, tmp_path / "staged" / "genre_study", ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
+    shutil.copytree(package, tmp_path / "staged" / "genre_study",
+                    ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
     archive = shutil.make_archive(str(tmp_path / "package"), "zip", tmp_path / "staged")
     code = "from genre_study import corpus; assert '.zip' in corpus.__file__; print(len(corpus.gtzan_tracks()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
@@ -241,7 +242,8 @@ def test_a_table_in_another_form_says_how_to_save_it(corpus, content, encoding):
 
 
 def test_a_table_may_name_files(corpus):
-    (corpus / "tracks.csv").write_text("track_id,artist\nblues_wav.wav,Anna\njazz_mp3,Bert\nnobody,Cleo\n", encoding="utf-8")
+    (corpus / "tracks.csv").write_text("track_id,artist\nblues_wav.wav,Anna\njazz_mp3,Bert\nnobody,Cleo\n",
+                                       encoding="utf-8")
     with pytest.warns(UserWarning, match="1 names in the table of artists fit no track, 'nobody' among them, and 8 "
                                          "tracks"):
         artist = read_corpus(corpus).set_index("track_id").artist

@@ -214,14 +214,15 @@ def test_without_the_hubs_client(tmp_path, monkeypatch):
 def test_the_command(tmp_path):
     def fetch(*arguments):
         code = "import sys; from genre_study.command import main; sys.exit(main())"
-        return subprocess.run([sys.executable, "-c", code, "fetch", "gtzan", *arguments], capture_output=True, text=True,
-                              env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache")})
+        return subprocess.run([sys.executable, "-c", code, "fetch", "gtzan", *arguments], capture_output=True,
+                              text=True, env={**os.environ, "HF_ENDPOINT": hub.endpoint,
+                                              "HF_HOME": str(tmp_path / "cache")})
 
     with Hub(ARCHIVE) as hub:
         done = fetch(str(tmp_path / "gtzan"))
         assert done.returncode == 0, done.stderr
         assert "4 tracks" in done.stderr and left_in(tmp_path / "gtzan") == ["genres"]
-        assert fetch(str(tmp_path / "gtzan"), "--archive", "none.zip").returncode == 0  # what is there is not fetched again
+        assert fetch(str(tmp_path / "gtzan"), "--archive", "none.zip").returncode == 0  # it is not fetched again
         done = fetch(str(tmp_path / "new"), "--archive", "none.zip")
         assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "there is no file 'none.zip'" in done.stderr
 

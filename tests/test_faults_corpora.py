@@ -1,4 +1,4 @@
-"""Errors and death at any change to the disk while a corpus is rendered or unpacked: it is complete, or it isn't there."""
+"""Errors and death at any change to the disk while a corpus is rendered or unpacked: it is complete or not there."""
 import hashlib
 import io
 import json
@@ -48,7 +48,8 @@ def job(argument):
 
 def content(folder):
     """Checksums of the files below a folder, without hidden drafts."""
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)}
 
 

@@ -5,8 +5,8 @@ from remake_golden import MAKERS, advice, load
 
 TOLERANCE_DB = 0.01
 RANGE_DB = 70  # compared down to this far below the maximum; further down the order of float32 sums may show
-# Probabilities and losses. Rounding differs between processors, and training amplifies it: weights that begin 1e-5 apart
-# end 0.0015 apart here. Another seed or another rule moves them by far more.
+# Probabilities and losses. Rounding differs between processors, and training amplifies it: weights that begin 1e-5
+# apart end 0.0015 apart here. Another seed or another rule moves them by far more.
 TOLERANCES = {"untrained": 1e-5, "trained": 0.01, "loss": 5e-3, "val_loss": 5e-3}
 
 

@@ -85,7 +85,8 @@ def alive(pids):
 
 def start_grid(study, out, grid, workers=2):
     """run_grid in a process of its own; it prints the table of states."""
-    code = ("import json, signal, sys; from genre_study.grid.grid import run_grid; s, o, g, w = json.loads(sys.argv[1]); "
+    code = ("import json, signal, sys; from genre_study.grid.grid import run_grid; "
+            "s, o, g, w = json.loads(sys.argv[1]); "
             "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background job ignores it
             "table = run_grid(g, s, o, workers=w, progress=False); "
             "print(json.dumps(table[['key', 'state', 'error']].to_numpy().tolist()))")
@@ -122,8 +123,9 @@ ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.binary(max_size=3)
     | st.text(st.characters() | st.sampled_from("\0\ud800\udfff.{}"), max_size=8)
     | st.sampled_from(["rate", "text", "seed", "run_dir"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["rate", "text", "seed"]) | inner.filter(
-        lambda key: isinstance(key, str | int | float)), inner, max_size=3) | st.tuples(inner), max_leaves=6)
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(
+        st.sampled_from(["rate", "text", "seed"]) | inner.filter(lambda key: isinstance(key, str | int | float)),
+        inner, max_size=3), max_leaves=6)
 KEYS = ("name", "question", "base", "cross", "cases", "leave_out", "compare_to", "seeds")
 
 
@@ -140,8 +142,9 @@ def test_any_grid_is_expanded_or_refused_in_words(study, grid):
         assert table["key"].is_unique and json.loads(json.dumps(given, ensure_ascii=False).encode()) == given
 
 
-ODD_FILES = ["[" * 3000, "{a: " * 3000, "\0", "base: {text: \"\\uD800\"}", "base: !!python/complex 1j", "a: *b", "? [1]\n: 2",
-             "base: &a {text: *a}", "seeds: [0o7, 010]", "base: {rate: 1:30}", "base: 2020-99-99", "\xff", "name: ../up"]
+ODD_FILES = ["[" * 3000, "{a: " * 3000, "\0", "base: {text: \"\\uD800\"}", "base: !!python/complex 1j", "a: *b",
+             "? [1]\n: 2", "base: &a {text: *a}", "seeds: [0o7, 010]", "base: {rate: 1:30}", "base: 2020-99-99", "\xff",
+             "name: ../up"]
 
 
 @pytest.mark.parametrize("text", ODD_FILES)
@@ -189,7 +192,8 @@ def test_results_of_other_parameters_are_moved_aside(study, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["parameters"]["rate"] = 0.25
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert "made with rate=0.25, not with 0.5" in unfinished(folder, "toy", {**read_study(study).parameters, "steps": 0})
+    settings = {**read_study(study).parameters, "steps": 0}
+    assert "made with rate=0.25, not with 0.5" in unfinished(folder, "toy", settings)
     assert run_grid({"base": {"steps": 0}}, study, out, progress=False)["state"].tolist() == ["finished"]
     assert len(list((out / "superseded").glob("*/metrics.json"))) == 1
     assert len(read_runs(out)) == 1
@@ -228,8 +232,8 @@ def test_a_study_of_ones_own_is_told_what_it_lacks(study, tmp_path):
     assert row.state == "failed" and 'metrics.json has no "parameters"; a study must write them' in row.error
     rewritten(study, 3, "start = int", "\nstop_here()\nstart = int")
     (row,) = run_grid({"base": {"steps": 0}}, study, tmp_path / "more", progress=False).itertuples()
-    assert row.cell == "In [5]: done = run_dir / \"steps.txt\"                 # continues where it was, as training does " \
-                       "... line 3: stop_here()"
+    assert row.cell == ("In [5]: done = run_dir / \"steps.txt\"                 # continues where it was, "
+                        "as training does ... line 3: stop_here()")
 
 
 def test_a_study_that_ignores_its_parameters_is_found_out(study, tmp_path):
@@ -280,8 +284,8 @@ def check_kills(study, tmp_path, kills, runs, steps, record=lambda figures: None
         assert metrics_of(out) == metrics_of(tmp_path / "calm")
         names = {path.name for path in out.glob("*/*")}
         assert names == {".lock", "log.txt", "metrics.json", "pids.txt", "run.json", "steps.txt", "toy.ipynb"}
-        record({"kills": killed, "grids_finished": rounds, "runs_a_grid": runs, "kernels_left": 0, "same_as_undisturbed": True,
-                "finished_runs_after_each_kill": finished_then})
+        record({"kills": killed, "grids_finished": rounds, "runs_a_grid": runs, "kernels_left": 0,
+                "same_as_undisturbed": True, "finished_runs_after_each_kill": finished_then})
 
 
 def check_leftovers(study, out):
@@ -303,7 +307,8 @@ def test_grid_killed_a_hundred_times(study, tmp_path, root):
     """Writes its figures as it goes: a run that is cut off leaves what it has shown."""
     file = root / "reports" / "reliability" / "kill_run_grid.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    check_kills(study, tmp_path, kills=100, runs=12, steps=60, record=lambda figures: file.write_text(json.dumps(figures) + "\n"))
+    check_kills(study, tmp_path, kills=100, runs=12, steps=60,
+                record=lambda figures: file.write_text(json.dumps(figures) + "\n"))
     assert json.loads(file.read_text())["kills"] == 100
 
 
@@ -437,7 +442,8 @@ def test_interrupt_ends_the_runs_of_a_cluster(study, tmp_path, cluster):
     threading.Thread(target=interrupt).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_grid({"base": {"steps": 0, "mode": "slow"}, "seeds": [0, 1, 2]}, study, out, client=client, progress=False)
+            run_grid({"base": {"steps": 0, "mode": "slow"}, "seeds": [0, 1, 2]}, study, out, client=client,
+                     progress=False)
     finally:
         signal.signal(signal.SIGINT, before)
     assert wait_until(lambda: not alive(kernels(out)), 20)

@@ -1,4 +1,4 @@
-"""The house rules: notebooks and modules in step, notebooks clean, README made from index.ipynb, lint, a wheel that works."""
+"""The house rules: notebooks and modules in step, clean notebooks, README from the index, lint, a working wheel."""
 import filecmp
 import json
 import os
@@ -100,21 +100,23 @@ def test_chapter_runs(root, notebook):
 def test_wheel_installs_and_imports(root, copy, tmp_path):
     """A wheel holds every module and data file; the tested environment lends its libraries."""
     out = tmp_path / "wheels"
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out, copy],
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out,
+                           copy],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     target = tmp_path / "site"
     wheel = next(out.glob("genre_study-*.whl"))
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel], check=True,
                    capture_output=True)
-    missing = [path.name for path in (root / "genre_study").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    missing = [path.name for path in (root / "genre_study").rglob("*")
+               if path.is_file() and "__pycache__" not in path.parts
                and not (target / path.relative_to(root)).is_file()]
     studies = [*(root / "nbs" / "studies").glob("*.ipynb"), *(root / "nbs" / "studies" / "grids").glob("*.yaml")]
     missing += [path.name for path in studies
                 if not (target / "genre_study" / "studies" / path.relative_to(root / "nbs" / "studies")).is_file()]
     assert not missing, f"not in the wheel: {missing}"
-    version = subprocess.run([sys.executable, "-m", "genre_study", "--version"], cwd=tmp_path, capture_output=True, text=True,
-                             env={**os.environ, "PYTHONPATH": str(target)})
+    version = subprocess.run([sys.executable, "-m", "genre_study", "--version"], cwd=tmp_path, capture_output=True,
+                             text=True, env={**os.environ, "PYTHONPATH": str(target)})
     assert version.stdout == f"genre-study {genre_study.__version__}\n", version.stderr
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import genre_study, genre_study.corpus as c; "
             "assert genre_study.__file__.startswith(sys.argv[1]), genre_study.__file__; print(len(c.gtzan_tracks())); "

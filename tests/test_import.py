@@ -1,4 +1,4 @@
-"""Importing the package changes nothing for other code, follows what the user has chosen, and works without a home folder."""
+"""Importing the package changes nothing for other code, follows the user's choices, and works without a home folder."""
 import json
 import os
 import subprocess
@@ -43,8 +43,8 @@ predict_batch(network, chunks)
 def told(code, home, **environ):
     """What a process tells that imports the package, with a Keras folder of its own and nothing else set."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "KERAS_"))}
-    run = subprocess.run([sys.executable, "-c", code], env=clean | {"KERAS_HOME": str(home)} | environ, capture_output=True,
-                         text=True, timeout=300, check=False)
+    run = subprocess.run([sys.executable, "-c", code], env=clean | {"KERAS_HOME": str(home)} | environ,
+                         capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -78,7 +78,8 @@ def test_backend_of_keras_json_is_followed_if_it_is_installed(tmp_path, written,
 def test_other_settings_of_keras_json_are_overruled_with_a_warning(tmp_path, first):
     theirs = {"image_data_format": "channels_first", "floatx": "float64", "epsilon": 1e-3}
     (tmp_path / "keras.json").write_text(json.dumps(theirs))
-    code = WATCH.replace("    import genre_study", "    import keras, genre_study").replace("light = not", "light = True or not")
+    code = WATCH.replace("    import genre_study", "    import keras, genre_study")
+    code = code.replace("light = not", "light = True or not")
     found = told((code if first else WATCH) + TELL, tmp_path, **{"KERAS_BACKEND": "jax"} if first else {})
     assert (found["format"], found["floatx"], found["epsilon"]) == ("channels_last", "float32", 1e-7)
     assert len(found["warned"]) == 3 and "channels_first" in found["warned"][0]
@@ -112,7 +113,9 @@ pwd.getpwuid = unknown
 def test_import_and_use_without_a_home_folder(tmp_path, home):
     """A user without HOME whom the system does not know, or with a home that can't be written to."""
     code = NOWHERE + "os.environ.pop('HOME', None)\n" + home + WATCH + USE + TELL
-    environ = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | {"KERAS_HOME": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=300, check=False)
+    environ = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    environ["KERAS_HOME"] = str(tmp_path)
+    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=300,
+                         check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "compilation cache" not in run.stderr  # no complaint of JAX that it can't write there

@@ -76,7 +76,7 @@ def builders_with_workers(tracks, folder):
 
 
 def kill_and_finish(tracks, folder, builders, n_kills, seed=0):
-    """Kill builds at random moments; what can be read is whole each time, and the end is the same. Tracks after each."""
+    """Kill builds at random moments; what can be read is whole each time, the end is the same. Tracks after each."""
     chance, whole_then = random.Random(seed), []
     reference = content(build_store(tracks, folder.parent / "alone", workers=1, progress=False))
     with builders(tracks, folder) as build:

@@ -18,7 +18,8 @@ CACHE_MB = 256  # frames that prediction keeps
 def stage(name, folder, n_tracks):
     """One stage in a process with one thread; its figures."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NPROC": "1"}
-    done = subprocess.run([sys.executable, Path(__file__).with_name("long_run.py"), name, folder, str(n_tracks), str(MEMORY_MB)],
+    done = subprocess.run([sys.executable, Path(__file__).with_name("long_run.py"), name, folder, str(n_tracks),
+                           str(MEMORY_MB)],
                           capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -27,7 +28,8 @@ def stage(name, folder, n_tracks):
 def long_run(folder, sizes, stages=("store", "train", "predict")):
     """Figures of every stage at every size, from the pieces of music in folder/pieces."""
     pieces = stage("cut", folder, max(sizes))["pieces"]
-    return {"pieces": pieces, "memory_mb": MEMORY_MB, "stages": [stage(name, folder, size) for size in sizes for name in stages]}
+    return {"pieces": pieces, "memory_mb": MEMORY_MB,
+            "stages": [stage(name, folder, size) for size in sizes for name in stages]}
 
 
 def test_a_short_run(tmp_path):

@@ -35,8 +35,8 @@ BACKENDS = {"jax": ["jax"], "torch": ["torch"], "tensorflow": ["tensorflow-cpu"]
 def exported(tmp_path_factory):
     """A folder with song.keras and two clips of four seconds, the vectors the package gives them, and the bundle."""
     folder = tmp_path_factory.mktemp("one_file")
-    bundle = Bundle(build_network("quick_cnn", (128, 130, 1), 3, seed=1, filters=8), ("blues", "jazz", "rock"), temperature=0.7,
-                    floor_db=80.0)
+    bundle = Bundle(build_network("quick_cnn", (128, 130, 1), 3, seed=1, filters=8), ("blues", "jazz", "rock"),
+                    temperature=0.7, floor_db=80.0)
     wave = render_song(compose("country", 3, seconds=4.0)) / 32768
     clips = np.stack([wave, wave[::-1] * 0.01]).astype(np.float32)
     np.save(folder / "clips.npy", clips)
@@ -45,9 +45,13 @@ def exported(tmp_path_factory):
 
 
 def largest_difference(exported, python, backend, path=None):
-    """Open the file with this Python and backend; return the largest difference of a probability, and the version of Keras."""
+    """Open the file with this Python and backend.
+
+    Return the largest difference of a probability, and the version of Keras.
+    """
     folder, vectors, _ = exported
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"KERAS_BACKEND": backend}
+    environment = {name: value for name, value in os.environ.items()
+                   if name != "PYTHONPATH"} | {"KERAS_BACKEND": backend}
     done = subprocess.run([python, "-c", OPEN], cwd=folder, capture_output=True, text=True,
                           env=environment | ({"PYTHONPATH": path} if path else {}))
     assert done.returncode == 0, done.stderr[-2000:]
@@ -74,7 +78,8 @@ def test_opens_in_a_clean_environment(exported, root, tmp_path, backend):
         done = subprocess.run(install, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"pip could not install keras and {backend}: {done.stderr.strip()[-300:]}")
-    probe = "import importlib.util as u; print([n for n in ('genre_study', 'jax', 'torch', 'tensorflow') if u.find_spec(n)])"
+    probe = ("import importlib.util as u; "
+             "print([n for n in ('genre_study', 'jax', 'torch', 'tensorflow') if u.find_spec(n)])")
     found = subprocess.run([python, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert eval(found) == [backend], found
     difference, version = largest_difference(exported, python, backend)
@@ -85,7 +90,10 @@ def test_opens_in_a_clean_environment(exported, root, tmp_path, backend):
 @pytest.mark.torture
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"])
 def test_opens_in_every_keras(exported, root, tmp_path, version):
-    """Keras of that version alone, on JAX. KERAS_VERSIONS may name a folder with such, one folder a version, made before."""
+    """Keras of that version alone, on JAX.
+
+    KERAS_VERSIONS may name a folder with such, one folder a version, made before.
+    """
     place = os.path.join(os.environ.get("KERAS_VERSIONS", tmp_path), version)
     if not os.path.exists(place):
         install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", place, f"keras=={version}.*"]
@@ -130,7 +138,8 @@ def test_onnx(root, tmp_path, name):
     for seconds, n_clips in ((0.3, 1), (2.97, 3), (14.97, 1), (16.0, 2), (31.0, 1)):
         clips = np.stack([np.roll(wave, -9000 * clip)[:round(seconds * SAMPLE_RATE)] for clip in range(n_clips)])
         found, = session.run(None, {"waveform": clips})
-        vectors = [list(predict_song(clip, replace(bundle, reference=None), SAMPLE_RATE).vector.values()) for clip in clips]
+        vectors = [list(predict_song(clip, replace(bundle, reference=None), SAMPLE_RATE).vector.values())
+                   for clip in clips]
         difference = max(difference, float(np.abs(found - vectors).max()))
     assert difference < 1e-3
     note(root, f"onnx {name}", dict(onnxruntime=onnxruntime.__version__, largest_difference=difference))

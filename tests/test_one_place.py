@@ -52,7 +52,7 @@ def test_two_places_may_not_contradict_each_other(name):
 
 @pytest.mark.parametrize("asked", [{"scaling": "band"}, {"training": {"scaling": "band"}}], ids=["setting", "training"])
 def test_a_bundle_predicts_as_its_run_did(root, tmp_path, asked):
-    """Bands, mel scale, frame rate, chunks and scaling differ from the defaults; each chunk gets the run's own answer."""
+    """Bands, mel scale, frame rate, chunks and scaling aren't the defaults; each chunk gets the run's own answer."""
     done = papermill(root, tmp_path / "run", tracks_per_genre=3, epochs=2, network="quick_cnn", workers=1, n_mels=64,
                      mel_scale="htk", protocol="track", chunk_seconds=2.0, overlap=0.25, frames_per_second=30.0,
                      data_dir=str(tmp_path / "data"), **asked)
@@ -60,7 +60,8 @@ def test_a_bundle_predicts_as_its_run_did(root, tmp_path, asked):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     bundle = bundle_of_run(tmp_path / "run")
     assert metrics["training"]["scaling"] == bundle.scaling == "band"
-    assert (bundle.chunk.seconds, bundle.chunk.overlap, bundle.mel.n_mels, bundle.mel.mel_scale) == (2.0, 0.25, 64, "htk")
+    assert (bundle.chunk.seconds, bundle.chunk.overlap) == (2.0, 0.25)
+    assert (bundle.mel.n_mels, bundle.mel.mel_scale) == (64, "htk")
     chunks, genres = pd.read_parquet(tmp_path / "run" / "chunks.parquet"), metrics["genres"]
     for track_id, rows in list(chunks.groupby("track_id"))[:4]:
         song, = Path(tmp_path / "data").rglob(f"{track_id}.wav")

@@ -54,7 +54,8 @@ def server(songs):
     place = songs / "tmp"
     place.mkdir()
     code = "import sys; from genre_study.command import main; sys.exit(main())"
-    process = subprocess.Popen([sys.executable, "-c", code, "serve", "--model", songs / "bundle", "--port", "0", "--max-mb", "2"],
+    process = subprocess.Popen([sys.executable, "-c", code, "serve", "--model", songs / "bundle", "--port", "0",
+                                "--max-mb", "2"],
                                env={**os.environ, "TMPDIR": str(place)}, stdout=subprocess.PIPE, text=True)
     url = process.stdout.readline().split(" ")[0]
     assert url.startswith("http://127.0.0.1:"), url
@@ -135,7 +136,8 @@ def test_a_song_of_the_minicorpus_shows_its_genre(songs, server, browser):
     assert wait_for(lambda: [path.name for path in uploads(place)] in ([], ["letter.wav"]))
 
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert [name for name in loaded if not name.startswith((url, "blob:", "data:"))] == [], "nothing from other machines"
+    elsewhere = [name for name in loaded if not name.startswith((url, "blob:", "data:"))]
+    assert elsewhere == [], "nothing from other machines"
     browser.get("about:blank")
     assert wait_for(lambda: not uploads(place)), "the visitor left: the upload is deleted"
 
@@ -162,7 +164,8 @@ def test_requests_that_are_refused(songs, server):
         except urllib.error.HTTPError as error:
             return error.code, b""
 
-    form = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.wav\r\n\r\n" + bytes(2_100_000) + b"\r\n--x--\r\n"
+    head = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.wav\r\n\r\n"
+    form = head + bytes(2_100_000) + b"\r\n--x--\r\n"
     assert ask("gradio_api/upload", form, **{"Content-Type": "multipart/form-data; boundary=x"})[0] == 413
     for path in ("/etc/passwd", str(songs / "classical.wav"), "../../etc/passwd"):
         assert ask(f"gradio_api/file={path}")[0] in (403, 404), path

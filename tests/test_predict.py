@@ -28,7 +28,8 @@ from genre_study.synth.sound import SAMPLE_RATE, render_song
 
 GENRES = ("blues", "jazz", "rock")
 SUFFIXES = (".csv", ".parquet", ".jsonl")
-ANYTHING = dict(songs=[[0.0] * 48], spread=[1.0] * 48, limit=1e6, min_tonality=0.5)  # a reference that finds nothing new
+# a reference that finds nothing new
+ANYTHING = dict(songs=[[0.0] * 48], spread=[1.0] * 48, limit=1e6, min_tonality=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,9 @@ def close(one, other, eps):
 
 
 @pytest.mark.parametrize(("suffix", "subtype", "eps"), [
-    ("wav", "PCM_16", 1e-4), ("wav", "PCM_U8", 0.1), ("wav", "PCM_24", 1e-4), ("wav", "FLOAT", 1e-6), ("wav", "DOUBLE", 1e-6),
-    ("au", "PCM_16", 1e-4), ("flac", "PCM_16", 1e-4), ("ogg", "VORBIS", 0.1), ("mp3", "MPEG_LAYER_III", 0.1)])
+    ("wav", "PCM_16", 1e-4), ("wav", "PCM_U8", 0.1), ("wav", "PCM_24", 1e-4), ("wav", "FLOAT", 1e-6),
+    ("wav", "DOUBLE", 1e-6), ("au", "PCM_16", 1e-4), ("flac", "PCM_16", 1e-4), ("ogg", "VORBIS", 0.1),
+    ("mp3", "MPEG_LAYER_III", 0.1)])
 def test_formats(bundle, wave, tmp_path, suffix, subtype, eps):
     path = tmp_path / f"song.{suffix}"
     soundfile.write(path, wave, SAMPLE_RATE, subtype=subtype)
@@ -99,14 +101,15 @@ def test_m4a(bundle, wave, tmp_path, monkeypatch):
     if not shutil.which("ffmpeg"):
         pytest.skip("ffmpeg is not installed")
     soundfile.write(tmp_path / "song.wav", wave, SAMPLE_RATE)
-    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "song.wav", "-c:a", "aac", tmp_path / "song.m4a"], check=True)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "song.wav", "-c:a", "aac", tmp_path / "song.m4a"],
+                   check=True)
     song = predict_song(tmp_path / "song.m4a", bundle)
     close(song, predict_song(wave, bundle, SAMPLE_RATE), 0.1)
     data = (tmp_path / "song.m4a").read_bytes()
     close(predict_song(data, bundle), song, 1e-6)
     with open(tmp_path / "song.m4a", "rb") as file:
         close(predict_song(file, bundle), song, 1e-6)
-    with subprocess.Popen(["cat", tmp_path / "song.m4a"], stdout=subprocess.PIPE) as pipe:  # a stream that can't go back
+    with subprocess.Popen(["cat", tmp_path / "song.m4a"], stdout=subprocess.PIPE) as pipe:  # it can't go back
         close(predict_song(pipe.stdout, bundle), song, 1e-6)
     with pytest.raises(AudioError, match="is longer than 2 s"):
         predict_song(data, bundle, max_duration_s=2)
@@ -132,9 +135,11 @@ def test_sources_that_are_not_music(bundle, source, says):
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "float16", "float32", "float64"])
 def test_arrays_of_every_kind(bundle, wave, kind):
-    samples = {"u": wave * 128 + 128, "i": wave * (2 ** (8 * np.dtype(kind).itemsize - 1) - 1), "f": wave}[np.dtype(kind).kind]
+    signed = wave * (2 ** (8 * np.dtype(kind).itemsize - 1) - 1)
+    samples = {"u": wave * 128 + 128, "i": signed, "f": wave}[np.dtype(kind).kind]
     stereo = np.repeat(samples.astype(kind)[:, None], 2, axis=1)
-    close(predict_song(stereo, bundle, SAMPLE_RATE), predict_song(wave, bundle, SAMPLE_RATE), 0.1 if kind == "uint8" else 0.02)
+    close(predict_song(stereo, bundle, SAMPLE_RATE), predict_song(wave, bundle, SAMPLE_RATE),
+          0.1 if kind == "uint8" else 0.02)
 
 
 def test_missing_file(bundle, tmp_path):
@@ -157,7 +162,7 @@ def test_picture_of_names_with_dollars(bundle, wave, tmp_path):
 
 
 def test_speech_noise_and_silence_get_a_reason(bundle, corpus, tmp_path):
-    """Sounds other than music are out of distribution; tracks of the corpus that were left out of the fit rarely are."""
+    """Sounds other than music are out of distribution; tracks of the corpus that were left out of the fit rarely."""
     tracks = corpus
     store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
     known = replace(bundle, reference=fit_reference(store, list(tracks.track_id[tracks.index % 6 < 5])))
@@ -832,7 +837,8 @@ def test_song_has_the_chunks_of_its_length(wave, tmp_path, overlap, seconds):
     direct = chunk_table(pd.DataFrame(dict(track_id=["a"], duration_s=[len(sound) / SAMPLE_RATE])), spec)
     soundfile.write(tmp_path / "a.wav", sound, SAMPLE_RATE)
     soundfile.write(tmp_path / "b.flac", np.repeat(sound, 2), 2 * SAMPLE_RATE)
-    for source in (tmp_path / "a.wav", tmp_path / "b.flac", (sound, SAMPLE_RATE), (np.repeat(sound, 2), 2 * SAMPLE_RATE)):
+    for source in (tmp_path / "a.wav", tmp_path / "b.flac", (sound, SAMPLE_RATE),
+                   (np.repeat(sound, 2), 2 * SAMPLE_RATE)):
         starts = predict_song(source, some).timeline["start_s"]
         np.testing.assert_allclose(starts, direct["start_s"])
 
@@ -872,7 +878,8 @@ def test_backend_that_does_not_work_is_not_the_fault_of_the_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
                           env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cuda"})
     last = done.stderr.strip().splitlines()[-1]
-    assert "RuntimeError: Keras can't compute on jax" in done.stderr and "network.keras" not in last, done.stderr[-1500:]
+    assert "RuntimeError: Keras can't compute on jax" in done.stderr, done.stderr[-1500:]
+    assert "network.keras" not in last, done.stderr[-1500:]
     assert "JAX_PLATFORMS" in last
 
 

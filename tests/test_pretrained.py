@@ -77,7 +77,8 @@ def test_noise_of_every_colour_is_out_of_distribution(bundle, slope):
     from genre_study.predict.song import predict_song
 
     n = 22050 * 16
-    spectrum = np.fft.rfft(np.random.default_rng(slope).normal(size=n)) / np.maximum(np.arange(n // 2 + 1), 1) ** (slope / 2)
+    spectrum = np.fft.rfft(np.random.default_rng(slope).normal(size=n))
+    spectrum /= np.maximum(np.arange(n // 2 + 1), 1) ** (slope / 2)
     noise = np.fft.irfft(spectrum)
     song = predict_song((noise / np.abs(noise).max() / 2, 22050), bundle)
     assert abs(sum(song.vector.values()) - 1) < 1e-4 and song.novelty > 1 and song.reasons[0].startswith("unlike")
@@ -91,7 +92,8 @@ def test_short_clips_of_music_are_classified_and_not_called_unlike_music(bundle,
     from genre_study.predict.song import predict_song
 
     sides = pd.read_csv(gtzan / "tracks.csv", keep_default_na=False).set_index("track_id").filtered_split
-    files = [file for file in sorted((gtzan / "mini" / "genres").glob("*/*.flac")) if sides[file.stem] not in ("train", "valid")]
+    files = [file for file in sorted((gtzan / "mini" / "genres").glob("*/*.flac"))
+             if sides[file.stem] not in ("train", "valid")]
     songs = [predict_song((soundfile.read(file)[0][:5 * 22050], 22050), bundle) for file in files]
     assert len(files) >= 10
     right = [song.top[0][0] == file.parent.name for song, file in zip(songs, files)]
@@ -106,8 +108,8 @@ def test_two_backends_predict_the_same(tmp_path):
     for backend in ("jax", "torch"):
         pytest.importorskip(backend)
         file = tmp_path / f"{backend}.npy"
-        subprocess.run([sys.executable, "-c", PREDICTS, str(tmp_path / "chunks.npy"), str(file)], check=True, cwd=tmp_path,
-                       timeout=400, env=os.environ | {"KERAS_BACKEND": backend})
+        subprocess.run([sys.executable, "-c", PREDICTS, str(tmp_path / "chunks.npy"), str(file)], check=True,
+                       cwd=tmp_path, timeout=400, env=os.environ | {"KERAS_BACKEND": backend})
         found[backend] = np.load(file)
     assert np.abs(found["jax"] - found["torch"]).max() < 1e-5
 

@@ -1,4 +1,4 @@
-"""The house: which module may import which, and what may cross from one to another. It reads the source; nothing is imported."""
+"""The house: which module may import which, and what may cross. It reads the source; nothing is imported."""
 import ast
 import json
 import re
@@ -22,7 +22,7 @@ TREES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path
 
 
 def imports(module):
-    """(imported module, name or None) for each import of this package's own, at the top of a module or in a function."""
+    """(imported module, name or None) for each import from this package, at the top of a module or in a function."""
     parents = ["genre_study", *module.split(".")[:-1]]
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.ImportFrom):
@@ -53,7 +53,8 @@ def defined(module):
 
 
 def test_story_is_eleven_numbered_chapters_in_the_order_of_their_imports():
-    chapters = [re.fullmatch(r"(\d\d)_(\w+)", path.stem).groups() for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+    chapters = [re.fullmatch(r"(\d\d)_(\w+)", path.stem).groups()
+                for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
     assert [int(number) for number, _ in chapters] == list(range(1, 12))
     assert tuple(name for _, name in chapters) == STORY
     late = {module: later for module in STORY
@@ -88,7 +89,8 @@ def test_no_module_imports_in_a_circle():
 
 
 def test_names_come_from_where_they_are_defined_and_none_is_private():
-    private = [(module, f"{name}.{what}") for module in TREES for name, what in imports(module) if what and what.startswith("_")]
+    private = [(module, f"{name}.{what}") for module in TREES for name, what in imports(module)
+               if what and what.startswith("_")]
     assert not private, "private names that cross modules; what a neighbour needs is public and documented"
     again = [(module, f"{name}.{what}") for module in TREES for name, what in imports(module)
              if what and name in TREES and what not in defined(name)]

@@ -1,4 +1,4 @@
-"""What an attacker could hand in: networks, parameters, YAML, names. And what the source must not do, exceptions explained."""
+"""What an attacker could hand in: networks, parameters, YAML, names. And what the source must not do."""
 import ast
 import io
 import json
@@ -31,10 +31,10 @@ NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 
 # ---------------------------------------------------------------- the source
 
-FORBIDDEN = {"eval", "exec", "compile", "__import__", "execfile", "os.system", "os.popen", "pickle", "cPickle", "_pickle", "dill",
-             "cloudpickle", "shelve", "marshal", "joblib.load", "joblib.dump", "pd.read_pickle", "pandas.read_pickle",
-             "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "torch.load", "torch.save", "tempfile.mktemp",
-             "shutil.unpack_archive", "keras.config.enable_unsafe_deserialization"}
+FORBIDDEN = {"eval", "exec", "compile", "__import__", "execfile", "os.system", "os.popen", "pickle", "cPickle",
+             "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib.load", "joblib.dump", "pd.read_pickle",
+             "pandas.read_pickle", "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "torch.load",
+             "torch.save", "tempfile.mktemp", "shutil.unpack_archive", "keras.config.enable_unsafe_deserialization"}
 FORBIDDEN_KEYWORDS = {("allow_pickle", True), ("shell", True), ("safe_mode", False), ("trust_remote_code", True)}
 MUST_SAY = {"load_model": ("safe_mode", True), "np.load": ("allow_pickle", False), "extractall": ("filter", None)}
 
@@ -64,17 +64,20 @@ def findings(source):
             yield from ((node.lineno, f"{key}={value}") for key, value in FORBIDDEN_KEYWORDS
                         if given_here.get(key) is value)
             for ending, (key, value) in MUST_SAY.items():
-                if name.endswith(ending) and (key not in given_here or (value is not None and given_here[key] is not value)):
+                if name.endswith(ending) and (key not in given_here
+                                              or (value is not None and given_here[key] is not value)):
                     yield node.lineno, f"{name} without {key}"
 
 
 def test_the_search_finds_what_it_is_for():
-    bad = ["import pickle", "from joblib import load", "np.load(f)", "np.load(f, allow_pickle=True)", "yaml.load(f)", "eval(x)",
-           "subprocess.run(x, shell=True)", "keras.models.load_model(f)", "from pandas import read_pickle", "exec('1')",
-           "tar.extractall(p)", "keras.saving.load_model(f, safe_mode=False)", "__import__('os')", "a = pickle.loads(b)"]
+    bad = ["import pickle", "from joblib import load", "np.load(f)", "np.load(f, allow_pickle=True)", "yaml.load(f)",
+           "eval(x)", "subprocess.run(x, shell=True)", "keras.models.load_model(f)", "from pandas import read_pickle",
+           "exec('1')", "tar.extractall(p)", "keras.saving.load_model(f, safe_mode=False)", "__import__('os')",
+           "a = pickle.loads(b)"]
     assert all(list(findings(line)) for line in bad), [line for line in bad if not list(findings(line))]
-    good = ["re.compile('a')", "np.load(f, allow_pickle=False)", "yaml.safe_load(f)", "ast.literal_eval(x)", "model.compile(a)",
-            "keras.saving.load_model(f, safe_mode=True)", "joblib.Parallel()", "tar.extractall(p, filter='data')"]
+    good = ["re.compile('a')", "np.load(f, allow_pickle=False)", "yaml.safe_load(f)", "ast.literal_eval(x)",
+            "model.compile(a)", "keras.saving.load_model(f, safe_mode=True)", "joblib.Parallel()",
+            "tar.extractall(p, filter='data')"]
     assert not any(list(findings(line)) for line in good)
 
 
@@ -89,7 +92,7 @@ def test_studies_and_tutorials_do_not_either(notebook):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     plain = "\n".join(re.sub(r"^\s*[%!].*", "", cell, flags=re.M) for cell in code)
-    assert not [(line, what) for line, what in findings(plain) if " without " not in what]  # the defaults are the safe ones
+    assert not [(line, what) for line, what in findings(plain) if " without " not in what]  # the defaults are safe
 
 
 # What bandit finds, and why it stays. A new finding needs a reason here or another way to do it.
@@ -100,7 +103,8 @@ EXPLAINED = {
     ("B404", "core/audio.py"): "ffmpeg decodes what libsndfile does not know",
     ("B603", "core/audio.py"): "a list without a shell; the path is absolute behind `file:`: no option and no address",
     ("B404", "predict/export.py"): "files are written on PyTorch, and opened to be compared, in processes of their own",
-    ("B603", "predict/export.py"): "a list without a shell: this Python, our own short programs, names of our own files",
+    ("B603", "predict/export.py"): "a list without a shell: this Python, our own short programs, names of our own "
+                                   "files",
     ("B311", "store.py"): "random order of work, nothing secret",
 }
 
@@ -163,8 +167,9 @@ def absolute(file, network):
 def swapped(what, by):
     """Replaces text in the description of a network."""
     def change(file, network):
-        rewritten(file, network, lambda members: members | {"config.json": re.sub(what, by, members["config.json"].decode(),
-                                                                                  count=1).encode()})
+        def replaced(members):
+            return members | {"config.json": re.sub(what, by, members["config.json"].decode(), count=1).encode()}
+        rewritten(file, network, replaced)
     return change
 
 
@@ -178,16 +183,19 @@ def elsewhere(file, network):
 
 
 FOREIGN = swapped(r'"module": "keras.layers", "class_name": "(?!Input)\w+"', '"module": "os", "class_name": "system"')
-FUNCTION = swapped(r'"module": "keras.layers", "class_name": "(?!Input)\w+"', '"module": "keras.utils", "class_name": "function"')
+FUNCTION = swapped(r'"module": "keras.layers", "class_name": "(?!Input)\w+"',
+                   '"module": "keras.utils", "class_name": "function"')
 ATTACKS = {"lambda": (with_lambda, "could run code"), "climbs": (climbs, "Nothing of it was unpacked"),
            "climbs on Windows": (climbs_windows, "Nothing of it was unpacked"),
            "absolute": (absolute, "Nothing of it was unpacked"), "foreign class": (FOREIGN, "'system' of 'os'"),
            "function": (FUNCTION, "could run code"), "elsewhere": (elsewhere, "in another file"),
            "no weights": (lambda file, network: rewritten(
                file, network, lambda members: {key: members[key] for key in MEMBERS[:2]}), "has only"),
-           "not a ZIP": (lambda file, network: file.write_bytes(b"\x80\x04cposix\nsystem\n."), "not a whole .keras file"),
+           "not a ZIP": (lambda file, network: file.write_bytes(b"\x80\x04cposix\nsystem\n."),
+                         "not a whole .keras file"),
            "deep": (lambda file, network: rewritten(
-               file, network, lambda members: members | {"config.json": b"[" * 100_000}), "description that can't be read"),
+               file, network, lambda members: members | {"config.json": b"[" * 100_000}),
+                    "description that can't be read"),
            "empty layer list": (lambda file, network: rewritten(
                file, network, lambda members: members | {"config.json": b"{}"}), "can't be opened")}
 
@@ -267,21 +275,24 @@ def test_yaml_makes_plain_values_only(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- parameters
 
-NASTY = st.text(st.sampled_from("\"'\\`\n\r\t{}$()#;=%\0\u2028é🎷ax ") | st.characters(exclude_categories=["Cs"]), max_size=30)
+NASTY = st.text(st.sampled_from("\"'\\`\n\r\t{}$()#;=%\0\u2028é🎷ax ") | st.characters(exclude_categories=["Cs"]),
+                max_size=30)
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | NASTY
-NESTED = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NASTY, inner, max_size=3), max_leaves=6)
+NESTED = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NASTY, inner, max_size=3),
+                      max_leaves=6)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(["corpus", "seed", "network_options", "training"]), NESTED, min_size=1))
 def test_any_value_reaches_the_notebook_as_that_value(parameters):
-    """What papermill writes into the cell is one assignment of a literal a parameter, whatever quotes and newlines it holds."""
+    """Papermill writes one assignment of a literal a parameter into the cell, whatever quotes and newlines it holds."""
     cell = ast.parse(PythonTranslator.codify(parameters))
     assert {line.targets[0].id: ast.literal_eval(line.value) for line in cell.body} == parameters
     assert len(cell.body) == len(parameters)
 
 
-@pytest.mark.parametrize("name", ["x = 1\nimport os; os.abort() #", "seed; import os", "training.'): import os", "run_dir"])
+@pytest.mark.parametrize("name", ["x = 1\nimport os; os.abort() #", "seed; import os", "training.'): import os",
+                                  "run_dir"])
 def test_no_name_of_a_parameter_is_code(name):
     """papermill writes names as they are; run_grid lets none through that the study has not."""
     study = ROOT / "nbs" / "studies" / "reproduce.ipynb"
@@ -298,7 +309,8 @@ def test_no_name_of_a_parameter_is_code(name):
 
 # ---------------------------------------------------------------- names in what people see
 
-NAMES = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "$x_{", "$\\frac{", "a\nb", "%s", "&amp;", "\u202egpj.exe"]
+NAMES = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "$x_{", "$\\frac{", "a\nb", "%s", "&amp;",
+         "\u202egpj.exe"]
 
 
 def test_names_are_text_in_tables_and_pictures(tmp_path):
@@ -306,7 +318,8 @@ def test_names_are_text_in_tables_and_pictures(tmp_path):
     from genre_study import plot
 
     assert "<script" not in pd.DataFrame({"track_id": NAMES})._repr_html_()
-    predictions = pd.DataFrame({"track_id": NAMES[0], "start_s": [0.0, 1.5], NAMES[0]: [0.5, 0.4], NAMES[2]: [0.5, 0.6]})
+    predictions = pd.DataFrame({"track_id": NAMES[0], "start_s": [0.0, 1.5], NAMES[0]: [0.5, 0.4],
+                                NAMES[2]: [0.5, 0.6]})
     figures = [plot.plot_confusion(np.eye(len(NAMES), dtype=int), NAMES),
                *(plot.plot_timeline(predictions, [NAMES[0], NAMES[2]], title=name) for name in NAMES)]
     for number, figure in enumerate(figures):
@@ -321,7 +334,7 @@ def test_names_are_text_on_the_page():
     from genre_study.predict.song import Prediction
 
     timeline = pd.DataFrame({"start_s": [0.0], NAMES[0]: [0.6], NAMES[1]: [0.4]})
-    song = Prediction(vector={NAMES[0]: 0.6, NAMES[1]: 0.4}, timeline=timeline, uncertainty=0.9, reasons=NAMES[:2], novelty=2.0,
-                      name=NAMES[0], duration_s=3.0, trained_on=NAMES[1])
+    song = Prediction(vector={NAMES[0]: 0.6, NAMES[1]: 0.4}, timeline=timeline, uncertainty=0.9, reasons=NAMES[:2],
+                      novelty=2.0, name=NAMES[0], duration_s=3.0, trained_on=NAMES[1])
     for shown in (_words(song), _trouble(AudioError(NAMES[0], NAMES[1], NAMES[0]))):
         assert "<script" not in shown and "<img" not in shown and "&lt;" in shown

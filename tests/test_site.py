@@ -14,7 +14,8 @@ import nbformat
 import pytest
 from chromium import chromium, needs_chromium
 
-SphinxError = pytest.importorskip("sphinx.errors", reason="Sphinx is not installed (pip install -e .[docs])").SphinxError
+SphinxError = pytest.importorskip("sphinx.errors",
+                                  reason="Sphinx is not installed (pip install -e .[docs])").SphinxError
 pytest.importorskip("furo", reason="Sphinx's theme is not installed (pip install -e .[docs])")
 
 ATTACK = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='broken in'\">"
@@ -44,9 +45,11 @@ def write_report(folder, answer="It is {song.accuracy:.0%}: {note}", outputs=(),
     folder.mkdir(parents=True, exist_ok=True)
     song = {"accuracy": 0.6, "accuracy_ci95": [0.5, 0.7]}
     (folder / "metrics.json").write_text(json.dumps({"song": song, "note": ATTACK, "runs": [{"n": 7}]}))
-    card = {"title": "Tried out", "question": "Does it hold?", "answer": answer, "measured_on": ATTACK, "order": 99, **card}
+    card = {"title": "Tried out", "question": "Does it hold?", "answer": answer, "measured_on": ATTACK, "order": 99,
+            **card}
     (folder / "report.yaml").write_text(json.dumps(card))
-    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\nA [file](metrics.json#note), a [folder](../../tests), $x^2$\n\n"
+    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\nA [file](metrics.json#note), a [folder](../../tests), "
+                                           "$x^2$\n\n"
                                           "A [study](../../nbs/studies/audit.ipynb)"),
              nbformat.v4.new_code_cell("#| hide\nhidden_from_readers = 1"),
              nbformat.v4.new_code_cell("run_grid(" + "x" * 300 + ")", outputs=list(outputs))]
@@ -55,7 +58,7 @@ def write_report(folder, answer="It is {song.accuracy:.0%}: {note}", outputs=(),
 
 @pytest.fixture(scope="session")
 def site(root, tmp_path_factory):
-    """The site of this repository and of one report more, with hostile text, wide tables and a failure; what Sphinx said."""
+    """The site with one report more, of hostile text, wide tables and a failure; and what Sphinx said."""
     copy = tmp_path_factory.mktemp("site")
     files = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=root, text=True,
                            capture_output=True, check=True).stdout
@@ -63,14 +66,16 @@ def site(root, tmp_path_factory):
         if (root / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / name, copy / name)
-    wide = "<table><tr>" + "".join(f"<td>column{i}</td>" for i in range(60)) + f"</tr></table>{ATTACK}<a href='../run/x'>x</a>"
-    shown = [{"text/html": wide}, {"text/plain": "y" * 400 + ATTACK}, {"application/javascript": "document.title='broken in'"}]
+    columns = "".join(f"<td>column{i}</td>" for i in range(60))
+    wide = f"<table><tr>{columns}</tr></table>{ATTACK}<a href='../run/x'>x</a>"
+    shown = [{"text/html": wide}, {"text/plain": "y" * 400 + ATTACK},
+             {"application/javascript": "document.title='broken in'"}]
     write_report(copy / "reports" / "tried", interval="song.accuracy",
                  outputs=[nbformat.v4.new_output("display_data", data) for data in shown])
     stop = nbformat.v4.new_output("error", ename="ValueError", evalue="no such genre", traceback=["1"])
     write_report(copy / "reports" / "stopped", outputs=[stop])
-    made = subprocess.run([sys.executable, "-m", "sphinx", "-qE", "-c", "docs", ".", "docs/_build/html"], cwd=copy, text=True,
-                          capture_output=True)
+    made = subprocess.run([sys.executable, "-m", "sphinx", "-qE", "-c", "docs", ".", "docs/_build/html"], cwd=copy,
+                          text=True, capture_output=True)
     assert made.returncode == 0, made.stderr
     return copy / "docs/_build/html", made.stderr
 
@@ -110,7 +115,8 @@ def test_every_page_has_a_policy_that_stops_what_is_not_its_own(pages):
 def test_card_escapes_what_metrics_say(site, pages):
     front = pages[site[0] / FRONT]
     assert not Page(front).events and "&lt;script&gt;document.title" in front and "It is 60%: " in front
-    assert "60.0% (95% interval 50.0% to 70.0%)" in front and "The notebook stopped with ValueError: no such genre" in front
+    assert "60.0% (95% interval 50.0% to 70.0%)" in front
+    assert "The notebook stopped with ValueError: no such genre" in front
     assert front.index("How much of the accuracy comes from the split?") < front.index("The study on synthetic music")
 
 
@@ -120,7 +126,8 @@ def test_names_lead_to_their_description_with_types_and_source(site, pages):
     assert "hidden_from_readers" not in tried and "<math" in tried and "metrics.json" in tried
     assert 'href="../audit/audit.html"' in tried, "a study that was not executed here: its report is shown"
     described = pages[site[0] / "docs/api/genre_study.grid.grid.html"]
-    assert 'id="genre_study.grid.grid.run_grid"' in described and "viewcode-link" in described and "/nbs/grid/" in described
+    assert 'id="genre_study.grid.grid.run_grid"' in described
+    assert "viewcode-link" in described and "/nbs/grid/" in described
     assert '<span class="classifier">' in described
 
 
@@ -138,7 +145,8 @@ def test_fill_reads_values_only(conf):
 
 
 @pytest.mark.parametrize("card, message", [
-    ({"answer": "{song.recall}"}, "metrics.json has no such figure"), ({"picture": "none.png"}, "there is no picture 'none.png'"),
+    ({"answer": "{song.recall}"}, "metrics.json has no such figure"),
+    ({"picture": "none.png"}, "there is no picture 'none.png'"),
     ({"titel": "x"}, "expected \\['answer'"), ({"interval": "note"}, "metrics.json has no interval of 'note'")])
 def test_report_yaml_is_checked(conf, tmp_path, monkeypatch, card, message):
     monkeypatch.setitem(conf["read_report"].__globals__, "ROOT", tmp_path)
@@ -151,15 +159,17 @@ def test_report_yaml_is_checked(conf, tmp_path, monkeypatch, card, message):
 
 def test_what_cannot_be_read_is_said(conf, tmp_path, monkeypatch):
     monkeypatch.setitem(conf["read_report"].__globals__, "ROOT", tmp_path)
-    for name, text in [("tried.ipynb", "[1"), ("metrics.json", "[1"), ("report.yaml", "!!python/object/apply:os.abort []")]:
+    for name, text in [("tried.ipynb", "[1"), ("metrics.json", "[1"),
+                       ("report.yaml", "!!python/object/apply:os.abort []")]:
         write_report(tmp_path / "tried")
         (tmp_path / "tried" / name).write_text(text)
         with pytest.raises(SphinxError, match="can't be read"):
             conf["read_report"](tmp_path / "tried/report.yaml")
 
 
-FORMULAS = [r"\text{<script>alert(1)</script>}", r"\text{<img/src=x/onerror=alert(1)>}", r"\href{javascript:alert(1)}{x}",
-            r"\text{&lt;script&gt;alert(1)&lt;/script&gt;}", r"\color{red\" onclick=\"alert(1)}{x}", r"a<b onclick=alert(1)>c",
+FORMULAS = [r"\text{<script>alert(1)</script>}", r"\text{<img/src=x/onerror=alert(1)>}",
+            r"\href{javascript:alert(1)}{x}", r"\text{&lt;script&gt;alert(1)&lt;/script&gt;}",
+            r"\color{red\" onclick=\"alert(1)}{x}", r"a<b onclick=alert(1)>c",
             r"\mathrm{</mtext></math><script>alert(1)</script>}"]
 
 
@@ -214,7 +224,8 @@ def test_wide_output_scrolls_inside(site, browser, pixels):
     look(browser, site[0] / TRIED, pixels)
     outer, inner, place = browser.execute_script(
         "const table = [...document.querySelectorAll('table')].find(t => t.rows[0].cells.length == 60);"
-        "let box = table; const inside = b => b.scrollWidth > b.clientWidth && getComputedStyle(b).overflowX != 'visible';"
+        "let box = table; "
+        "const inside = b => b.scrollWidth > b.clientWidth && getComputedStyle(b).overflowX != 'visible';"
         "while (!inside(box)) box = box.parentElement;"
         "return [document.documentElement.scrollWidth, box.scrollWidth, box.clientWidth]")
     assert outer <= pixels and inner > place
@@ -223,7 +234,8 @@ def test_wide_output_scrolls_inside(site, browser, pixels):
 @needs_chromium
 def test_a_script_that_got_into_a_page_does_not_run(site, browser):
     page = site[0] / TRIED
-    page.with_name("open.html").write_text(page.read_text().replace("Content-Security-Policy", "None"), encoding="utf-8")
+    text = page.read_text().replace("Content-Security-Policy", "None")
+    page.with_name("open.html").write_text(text, encoding="utf-8")
     look(browser, page.with_name("open.html"))
     assert browser.title == "broken in", "the attack is none"
     page.with_name("open.html").unlink()

@@ -67,7 +67,8 @@ def test_zarr_reads_what_is_on_disk(tmp_path):
     arrays = {array.attrs["track_id"]: array for _, array in group["frames"].arrays()}
     assert sorted(arrays) == ["noise.00000", "noise.00001"]
     for track_id, array in arrays.items():
-        assert np.array_equal(array[:], store.frames(track_id)) and array.metadata.dimension_names == ("frame", "mel band")
+        assert np.array_equal(array[:], store.frames(track_id))
+        assert array.metadata.dimension_names == ("frame", "mel band")
     assert MelSpec.from_dict(group.attrs["genre_study"]["spec"]) == MelSpec()
 
 
@@ -287,10 +288,11 @@ def copy_back(one, other):
 @example(settled=True, changes=[(rewrite, 0, 1)])
 @example(settled=True, changes=[(replace, 0, 1)])
 @example(settled=False, changes=[(swap, 0, 1), (rewrite, 2, 3), (touch, 0, 1), (copy_back, 1, 0)])
-@given(settled=st.booleans(), changes=st.lists(st.tuples(
-    st.sampled_from([swap, rewrite, replace, touch, copy_back]), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=4))
+@given(settled=st.booleans(), changes=st.lists(
+    st.tuples(st.sampled_from([swap, rewrite, replace, touch, copy_back]), st.integers(0, 3), st.integers(0, 3)),
+    min_size=1, max_size=4))
 def test_tracks_are_kept_by_the_content_of_their_files(tmp_path_factory, changes, settled):
-    """Whatever was done to files of equal size: a store built again is a store built anew, and only what differs is made."""
+    """Whatever was done to files of equal size: a store built again equals a new one, and only what differs is made."""
     from genre_study import store as store_module
 
     folder = tmp_path_factory.mktemp("content")
@@ -298,7 +300,7 @@ def test_tracks_are_kept_by_the_content_of_their_files(tmp_path_factory, changes
     for path in tracks.path:
         os.utime(path, ns=(10**18, 10**18))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(content_module, "SETTLED_S", -1e12 if settled else 2.0)  # as if the files were old; or new, and doubted
+        patch.setattr(content_module, "SETTLED_S", -1e12 if settled else 2.0)  # as if the files were old, or new
         first = build_store(tracks, folder / "store", workers=1, progress=False)
         old = {track_id: first.content_hash(track_id) for track_id in tracks.track_id}
         for change, one, other in changes:
@@ -331,7 +333,8 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatc
     monkeypatch.setattr(store_module, "track_frames", disturbed)
     store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
     monkeypatch.undo()
-    assert len(calls) == 3 and content(store) == content(build_store(tracks, tmp_path / "anew", workers=1, progress=False))
+    assert len(calls) == 3
+    assert content(store) == content(build_store(tracks, tmp_path / "anew", workers=1, progress=False))
 
 
 CHANGING = """
@@ -339,7 +342,8 @@ import json, sys, time
 import pandas as pd
 from genre_study.store import build_store
 from genre_study.storage.writer import open_store
-tracks, known, until = pd.read_json(sys.argv[1]), set(json.loads(open(sys.argv[3]).read())), time.time() + float(sys.argv[4])
+tracks, known = pd.read_json(sys.argv[1]), set(json.loads(open(sys.argv[3]).read()))
+until = time.time() + float(sys.argv[4])
 n_builds = n_reads = 0
 while time.time() < until or n_builds < 3:
     store = build_store(tracks, sys.argv[2], workers=1, progress=False)
@@ -360,13 +364,15 @@ def changing_store(tmp_path, n_processes, seconds):
     tracks = write_corpus(tmp_path / "audio", 10)
     others = write_corpus(tmp_path / "others", 10, seed=1)
     known = {store.content_hash(i) for name, table in (("one", tracks), ("two", others))
-             for store in [build_store(table, tmp_path / name, workers=1, progress=False)] for i in store.tracks.track_id}
+             for store in [build_store(table, tmp_path / name, workers=1, progress=False)]
+             for i in store.tracks.track_id}
     tracks.to_json(tmp_path / "tracks.json")
     (tmp_path / "known.json").write_text(json.dumps(sorted(known)))
     arguments = [str(tmp_path / "tracks.json"), str(tmp_path / "store"), str(tmp_path / "known.json"), str(seconds)]
     build_store(tracks, tmp_path / "store", workers=1, progress=False)
-    builders = [subprocess.Popen([sys.executable, "-c", CHANGING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) for _ in range(n_processes)]
+    builders = [subprocess.Popen([sys.executable, "-c", CHANGING, *arguments], stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+                for _ in range(n_processes)]
     random = np.random.default_rng(0)
     while any(builder.poll() is None for builder in builders):
         number = random.integers(0, 10)
@@ -387,8 +393,8 @@ def test_four_processes_build_and_read_while_files_change(tmp_path, root):
     folder = root / "reports" / "reliability"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "changing_store.json").write_text(json.dumps({
-        "processes": 4, "seconds": 120, "builds": sum(n for n, _ in answers), "reads": sum(n for _, n in answers), "bad": 0},
-        indent=1) + "\n")
+        "processes": 4, "seconds": 120, "builds": sum(n for n, _ in answers), "reads": sum(n for _, n in answers),
+        "bad": 0}, indent=1) + "\n")
     assert sum(n for _, n in answers) > 1000
 
 
@@ -402,8 +408,9 @@ def test_a_problem_that_is_solved_goes(tmp_path):
     assert len(store) == 2 and not len(store.problems)
 
 
-@pytest.mark.parametrize("damage", ["half a track", "no frames", "no metadata", "a row that is not JSON", "a row of nothing",
-                                    "index lies", "index is not JSON", "index is a list", "index of another version"])
+@pytest.mark.parametrize("damage", ["half a track", "no frames", "no metadata", "a row that is not JSON",
+                                    "a row of nothing", "index lies", "index is not JSON", "index is a list",
+                                    "index of another version"])
 def test_damage_is_seen_and_repaired(tmp_path, damage):
     tracks, folder = write_corpus(tmp_path / "audio", 3), tmp_path / "store"
     whole = content(build_store(tracks, folder, progress=False))

@@ -141,7 +141,8 @@ def test_the_studys_own_network_by_its_recipe(root, tmp_path, small):
 
 
 @pytest.mark.parametrize("parameters, message", [
-    ({"network": "study_cnn", "chunk_seconds": 5, "frames_per_second": 12.9, "tracks_per_genre": 8}, "at least 128 frames"),
+    ({"network": "study_cnn", "chunk_seconds": 5, "frames_per_second": 12.9, "tracks_per_genre": 8},
+     "at least 128 frames"),
     ({"training": {"rate": 0.1}}, "expected fields of TrainSpec"),
     ({"epoch": 3}, "did you mean 'epochs'?"),
     ({"epochs": "many"}, "epochs='many' is of type str; expected int"),
@@ -155,7 +156,8 @@ def test_bad_parameters_stop_the_run_at_once(root, tmp_path, small, parameters, 
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("value", ["__import__('os').system('touch hacked')", "'; import os; os.system('touch hacked') #",
+@pytest.mark.parametrize("value", ["__import__('os').system('touch hacked')",
+                                   "'; import os; os.system('touch hacked') #",
                                    "a\nimport os; os.system('touch hacked')"])
 def test_parameters_are_data_not_code(root, tmp_path, value):
     done = papermill(root, tmp_path / "run", corpus=value)
@@ -165,7 +167,8 @@ def test_parameters_are_data_not_code(root, tmp_path, value):
 
 def test_the_result_is_written_in_the_last_cell(root):
     """What fails after metrics.json is there would leave a finished run that the same call refuses."""
-    cells = [cell["source"] for cell in json.loads((root / NOTEBOOK).read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = [cell["source"] for cell in json.loads((root / NOTEBOOK).read_text())["cells"]
+             if cell["cell_type"] == "code"]
     cells = ["".join(source) for source in cells]
     assert [number for number, source in enumerate(cells) if "finish_run" in source] == [len(cells) - 1]
     assert [line for line in cells[-1].splitlines() if line.strip()][-1] == "print(result)"
@@ -181,7 +184,8 @@ def test_a_fault_at_any_write_leaves_a_run_that_can_be_continued_or_is_finished(
     rows = [(f"{genre} {side}", genre, side, side) for genre in "ab" for side in ("train", "valid", "test")]
     tracks = pd.DataFrame(rows, columns=["track_id", "genre", "artist", "split"])
     chunks = tracks.assign(start_s=0.0)
-    tables = {side: chunks.loc[chunks.split == side, ["track_id", "start_s"]].assign(a=0.6, b=0.4) for side in ("valid", "test")}
+    tables = {side: chunks.loc[chunks.split == side, ["track_id", "start_s"]].assign(a=0.6, b=0.4)
+              for side in ("valid", "test")}
     store = SimpleNamespace(problems=[], unit="db", frames_per_second=43.0, spec=MelSpec())
     chosen, history = StudySettings(run_dir=str(tmp_path / "run")), pd.DataFrame({"epoch": [1]})
     seen = [0]
@@ -200,8 +204,8 @@ def test_a_fault_at_any_write_leaves_a_run_that_can_be_continued_or_is_finished(
         return study.finish_run(chosen, store, tracks, chunks, tables, history, {})
 
     with monkeypatch.context() as faults:
-        for owner, name in ((study, "write_whole"), (pd.DataFrame, "to_parquet"), (pd.DataFrame, "to_csv"), (Path, "unlink"),
-                            (Path, "mkdir")):
+        for owner, name in ((study, "write_whole"), (pd.DataFrame, "to_parquet"), (pd.DataFrame, "to_csv"),
+                            (Path, "unlink"), (Path, "mkdir")):
             faults.setattr(owner, name, failing(getattr(owner, name)))
         try:
             run()
@@ -213,14 +217,15 @@ def test_a_fault_at_any_write_leaves_a_run_that_can_be_continued_or_is_finished(
     assert run()["song"]["n"] == 2
 
 
-OTHER = {"epochs": 7, "batch_size": 32, "seed": 5, "learning_rate": 0.01, "loss": "binary_crossentropy", "scaling": "band",
-         "optimizer": "adamw", "weight_decay": 0.1, "schedule": "one_cycle", "warmup_share": 0.5, "label_smoothing": 0.2,
-         "mixup_alpha": 0.3, "time_mask": 4, "band_mask": 5, "ema_momentum": 0.9, "monitor": "last"}
+OTHER = {"epochs": 7, "batch_size": 32, "seed": 5, "learning_rate": 0.01, "loss": "binary_crossentropy",
+         "scaling": "band", "optimizer": "adamw", "weight_decay": 0.1, "schedule": "one_cycle", "warmup_share": 0.5,
+         "label_smoothing": 0.2, "mixup_alpha": 0.3, "time_mask": 4, "band_mask": 5, "ema_momentum": 0.9,
+         "monitor": "last"}
 
 
 @pytest.mark.parametrize("name", [one.name for one in fields(TrainSpec)])
 def test_one_place_decides_every_field_of_training(name):
-    """`training` holds for each field; a parameter of the same name that contradicts it is refused, whichever is the default."""
+    """`training` holds for each field; a parameter of the same name that contradicts it is refused, default or not."""
     value = OTHER[name]
     assert getattr(StudySettings(training={name: value}).train_spec, name) == value
     if name in StudySettings.__dataclass_fields__:
@@ -249,7 +254,8 @@ ANYTHING = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(name=st.sampled_from(["corpus", "network_options", "training", "seed", "overlap", "run_dir", "network"]), value=ANYTHING)
+@given(name=st.sampled_from(["corpus", "network_options", "training", "seed", "overlap", "run_dir", "network"]),
+       value=ANYTHING)
 def test_any_value_is_kept_as_it_is_or_refused_in_words(name, value):
     """Nothing foreign is raised, and what is taken is what parameters.yaml and metrics.json then say."""
     try:
@@ -290,7 +296,8 @@ def test_spectrograms_replaced_by_others_of_equal_size_and_time_are_noticed(tmp_
 
 def test_latex_that_is_not_there_is_named_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with matplotlib.rc_context({"text.usetex": True}), pytest.raises(ValueError, match=r"text\.usetex is True in .* no latex"):
+    refused = pytest.raises(ValueError, match=r"text\.usetex is True in .* no latex")
+    with matplotlib.rc_context({"text.usetex": True}), refused:
         study.start_run(StudySettings(run_dir=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
 
@@ -313,7 +320,8 @@ def test_settings_refuse_nan_and_bool():
 def test_settings_of_other_types_never_pass_as_the_default():
     made = check_settings({"corpus": Path("x"), "epochs": np.int64(3), "overlap": np.float32(0.25),
                            "allow_leakage": np.bool_(True), "training": {"learning_rate": np.float64(0.01)}})
-    assert made == StudySettings(corpus="x", epochs=3, overlap=0.25, allow_leakage=True, training={"learning_rate": 0.01})
+    assert made == StudySettings(corpus="x", epochs=3, overlap=0.25, allow_leakage=True,
+                                 training={"learning_rate": 0.01})
     assert yaml.safe_load(yaml.safe_dump(asdict(made))) == asdict(made)
     for value in (object(), np.zeros(2), json, Path, b"x", np.datetime64("2020")):
         with pytest.raises(TypeError, match=r"corpus=.*expected str"):

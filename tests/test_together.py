@@ -31,7 +31,8 @@ print(json.dumps([str(found.folder), len(found), len(found.problems)]), flush=Tr
 def together(settings, made, n_runs):
     """What each of so many runs, started at one moment, found: (folder, number of tracks, number of problems)."""
     runs = [subprocess.Popen([sys.executable, "-c", RUN, json.dumps(settings), made], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) for _ in range(n_runs)]
+                             stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            for _ in range(n_runs)]
     assert [run.stdout.readline() for run in runs] == ["ready\n"] * n_runs
     for run in runs:
         print("go", file=run.stdin, flush=True)
@@ -59,7 +60,8 @@ def test_three_runs_make_one_store_of_audio(tmp_path):
 
 def test_three_runs_make_one_store_of_spectrograms(tmp_path):
     random = np.random.default_rng(0)
-    np.savez(tmp_path / "some.npz", ids=np.array([f"{genre}.{number:05d}" for genre in ("blues", "jazz") for number in range(9)]),
+    ids = np.array([f"{genre}.{number:05d}" for genre in ("blues", "jazz") for number in range(9)])
+    np.savez(tmp_path / "some.npz", ids=ids,
              mel=random.integers(0, 256, (18, 128, 388), dtype="uint8"))
     settings = {"corpus": str(tmp_path / "some.npz"), "data_dir": str(tmp_path / "data")}
     answers = together(settings, str(tmp_path / "made.txt"), 3)

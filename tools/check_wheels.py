@@ -1,10 +1,10 @@
-"""Ask the registry whether every package of constraints.txt has a wheel for each system that we name, and write a table.
+"""Ask the registry whether every package of constraints.txt has a wheel for each system we name, and write a table.
 
 Usage: python tools/check_wheels.py reports/machines/wheels.csv
 
-uv resolves, and not pip: pip evaluates markers (python_full_version, sys_platform) for the Python that runs it, whatever
---python-version and --platform say, so it would neither see that 3.11.0 is too old for a package that needs 3.11.5 nor which
-packages Windows adds. uv evaluates both for the target.
+uv resolves, and not pip: pip evaluates markers (python_full_version, sys_platform) for the Python that runs it,
+whatever --python-version and --platform say, so it would neither see that 3.11.0 is too old for a package that needs
+3.11.5 nor which packages Windows adds. uv evaluates both for the target.
 """
 import csv
 import os
@@ -17,13 +17,14 @@ from configparser import ConfigParser
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")  # the oldest release of each: what it can have, later ones can too
 PLATFORMS = {"Linux x86_64": "x86_64-manylinux_2_28", "Linux aarch64": "aarch64-manylinux_2_28",
              "macOS 14 arm64": "aarch64-apple-darwin", "Windows amd64": "x86_64-pc-windows-msvc"}
-IMPOSSIBLE = {("tensorflow", "3.14.0"): "TensorFlow has no wheel"}  # a cell that is not an error: the maker offers nothing
+IMPOSSIBLE = {("tensorflow", "3.14.0"): "TensorFlow has no wheel"}  # not an error: the maker offers nothing
 
 
 def resolve(requirements, python, platform):
     """The packages that would be installed, one a line, and an error or ""; nothing is built or installed."""
-    command = ["uv", "pip", "compile", "-", "--quiet", "--no-config", "--no-header", "--no-annotate", "--only-binary", ":all:",
-               "--constraints", "constraints.txt", "--python-version", python, "--python-platform", PLATFORMS[platform]]
+    command = ["uv", "pip", "compile", "-", "--quiet", "--no-config", "--no-header", "--no-annotate", "--only-binary",
+               ":all:", "--constraints", "constraints.txt", "--python-version", python, "--python-platform",
+               PLATFORMS[platform]]
     done = subprocess.run(command, input=requirements, capture_output=True, text=True, timeout=600,
                           env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"})
     reason = re.search(r"Because (.+?)(,| and | we can)", " ".join(done.stderr.split()))

@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
 
-ORDER = ("core", "storage", "network", "score", "corpora", "synth", "predict", "grid", "studies", "studies/log", "tutorials")
+ORDER = ("core", "storage", "network", "score", "corpora", "synth", "predict", "grid", "studies", "studies/log",
+         "tutorials")
 NBS = Path("nbs")
 
 
@@ -24,12 +25,14 @@ def summary(path):
 
 def tree():
     """One line for each notebook: the story first, then the wings, studies and tutorials, folder by folder."""
-    paths = [path for path in NBS.rglob("*.ipynb") if path.name != "index.ipynb" and ".ipynb_checkpoints" not in path.parts]
+    paths = [path for path in NBS.rglob("*.ipynb")
+             if path.name != "index.ipynb" and ".ipynb_checkpoints" not in path.parts]
     places = {path: path.parent.relative_to(NBS).as_posix() for path in paths}
 
     def rank(path):
         folder = places[path]
-        return (ORDER.index(folder) + 1 if folder in ORDER else 0 if folder == "." else len(ORDER) + 1, folder, path.name)
+        return (ORDER.index(folder) + 1 if folder in ORDER else 0 if folder == "." else len(ORDER) + 1, folder,
+                path.name)
 
     lines = []
     for folder, group in groupby(sorted(paths, key=rank), key=places.get):
@@ -42,7 +45,8 @@ def readme(notebook):
     """The notebook as Markdown, with links that are right at the root of the repository."""
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.cells = [cell for cell in notebook.cells if not re.match(r"#\|\s*hide\b", cell.source)]
-    text, resources = MarkdownExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
+    text, resources = MarkdownExporter(exclude_input_prompt=True,
+                                       exclude_output_prompt=True).from_notebook_node(notebook)
     assert not resources["outputs"], "index.ipynb has a picture in its outputs; link one from reports/ instead"
     text = re.sub(r"\]\((?!\.\./|https?:|#)", "](nbs/", text).replace("](../", "](")
     text = re.sub(r"#\| .*\n+", "", re.sub(r"\n{3,}", "\n\n", text)).strip()

@@ -269,8 +269,8 @@ def _piped(file):
         thread.join()
 
 # %% ../../nbs/core/audio.ipynb #248bc1dd
-_FFMPEG_FORMATS = ("aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,iff,loas,matroska,mlp,mov,mp3,mpc,"
-                   "mpc8,mpeg,mpegts,nut,ogg,oma,rm,shn,tak,truehd,tta,voc,w64,wav,wv,xwma")
+_FFMPEG_FORMATS = ("aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,iff,loas,matroska,mlp,mov,mp3,"
+                   "mpc,mpc8,mpeg,mpegts,nut,ogg,oma,rm,shn,tak,truehd,tta,voc,w64,wav,wv,xwma")
 _FFMPEG_PATIENCE_S = 20.0
 
 
@@ -298,7 +298,8 @@ def _ffmpeg(path, problem):
                 sound.read = patience(sound.read)
                 yield sound, None if guessed else float(length[1]) * 3600 + float(length[2]) * 60 + float(length[3])
             if patience.is_over:
-                raise AudioError(problem.path, f"takes ffmpeg longer than {_FFMPEG_PATIENCE_S:g} s for the next samples")
+                raise AudioError(problem.path,
+                                 f"takes ffmpeg longer than {_FFMPEG_PATIENCE_S:g} s for the next samples")
         finally:
             process.kill()
 

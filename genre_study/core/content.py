@@ -111,8 +111,8 @@ def file_state(path, known=None):
     Returns
     -------
     dict or None
-        "hash", as `hash_file`, and "stat": size, times and inode, or None if a change might not show in them. None instead
-        of a dict if there is no regular file that can be read.
+        "hash", as `hash_file`, and "stat": size, times and inode, or None if a change might not show in them. None
+        instead of a dict if there is no regular file that can be read.
 
     Examples
     --------

@@ -24,8 +24,8 @@ def whole_file(path):
     Yields
     ------
     Path
-        The draft: a name in the same folder, with the same suffix. After an error it is removed and `path` is as it was; after
-        a kill it may stay behind, under a hidden name that is never read.
+        The draft: a name in the same folder, with the same suffix. After an error it is removed and `path` is as it
+        was; after a kill it may stay behind, under a hidden name that is never read.
     """
     path = Path(path)
     draft = path.with_name(f".{uuid.uuid4().hex[:16]}.part{path.suffix}")

@@ -103,7 +103,8 @@ def _shared_out(job, waiting, in_work, workers, patience_s):
             yield delayed(_numbered)(job, number, item)
 
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, timeout=patience_s)(handed_out())
+        pool = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, timeout=patience_s)
+        yield from pool(handed_out())
 
 
 def _broken():

@@ -60,7 +60,7 @@ def _runs(points, study, out, **bounds):
 # %% ../../nbs/grid/grid.ipynb #7bc8c25f
 @contextlib.contextmanager
 def _here(at_once):
-    """Return a function that submits a run to this machine, `at_once` of them at a time, and an event that ends them."""
+    """Return a function that submits a run to this machine, `at_once` at a time, and an event that ends them."""
     stop = threading.Event()
     with ThreadPoolExecutor(at_once) as pool:
         try:
@@ -112,7 +112,7 @@ def _surveyed(runs, client):
 
 # %% ../../nbs/grid/grid.ipynb #255e1b3b
 def _good_workers(runs, client):
-    """Return the workers that can do the runs (None for all), how many runs a host has at once, and its smallest machine."""
+    """Return the workers that can do the runs (None for all), how many runs a host has, and its smallest machine."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         raise ValueError(f"the cluster at {client.scheduler.address} has no worker; start some with `dask worker "

@@ -102,8 +102,8 @@ def cache_folder():
     Returns
     -------
     pathlib.Path or None
-        ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``genre_study/jax/<processor>``. It need not exist yet. None if it could not be
-        made.
+        ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``genre_study/jax/<processor>``. It need not exist yet. None if it
+        could not be made.
     """
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -134,8 +134,9 @@ def _c_library(environ):
 def memory_kept(give_back=True):
     """While the block runs, keep freed memory of this process for the next array.
 
-    Blocks may be nested and may run in several threads; the last one to end restores the library. Nothing is done on systems
-    without the GNU C library, or if an environment variable (``GLIBC_TUNABLES``, ``MALLOC_...``) tells the library something.
+    Blocks may be nested and may run in several threads; the last one to end restores the library. Nothing is done on
+    systems without the GNU C library, or if an environment variable (``GLIBC_TUNABLES``, ``MALLOC_...``) tells the
+    library something.
 
     Parameters
     ----------
@@ -171,8 +172,8 @@ def _settle(keras):
     """Bring a Keras that was just imported to what the networks need, and JAX to its cache."""
     for name, needed in _NEEDED.items():
         if getattr(keras.config, name)() != needed:
-            warnings.warn(f"Keras is set to {name}={getattr(keras.config, name)()!r} (keras.json); genre_study needs {needed!r} "
-                          "and sets it for this process", stacklevel=2)
+            warnings.warn(f"Keras is set to {name}={getattr(keras.config, name)()!r} (keras.json); genre_study needs "
+                          f"{needed!r} and sets it for this process", stacklevel=2)
             getattr(keras.config, f"set_{name}")(needed)
 
 
@@ -194,9 +195,9 @@ def _use_cache():
 def _refuse_missing(name):
     """Raise ImportError if the backend is JAX and is not installed."""
     if name == "jax" and not _version("jaxlib"):
-        raise ImportError("Keras was to run on JAX, which is not installed. There is no jaxlib for macOS on Intel processors: "
-                          "install PyTorch (from conda-forge) and set the environment variable KERAS_BACKEND=torch. "
-                          "Elsewhere: pip install jax")
+        raise ImportError("Keras was to run on JAX, which is not installed. There is no jaxlib for macOS on Intel "
+                          "processors: install PyTorch (from conda-forge) and set the environment variable "
+                          "KERAS_BACKEND=torch. Elsewhere: pip install jax")
 
 # %% ../../nbs/network/backend.ipynb #9de8d40b
 class _BeforeKeras(MetaPathFinder):
@@ -228,7 +229,7 @@ class _BeforeKeras(MetaPathFinder):
 
 
 def prepare():
-    """Get ready for the import of Keras; called once, when `genre_study` is imported. Loads nothing and sets no variable."""
+    """Get ready for the import of Keras, once, when `genre_study` is imported. Loads nothing and sets no variable."""
     if "keras" in sys.modules:
         _settle(sys.modules["keras"])
     elif not any(isinstance(finder, _BeforeKeras) for finder in sys.meta_path):
@@ -247,9 +248,10 @@ def settings():
     Returns
     -------
     dict
-        ``backend``, ``backend_version``, ``keras``, ``numpy``, ``python``, ``cores`` (usable by this process), ``xla_flags`` (JAX
-        only: the user's, and the options of `compiler_options`), ``compilation_cache`` (True if JAX keeps compiled networks),
-        ``memory_is_kept`` (True if `memory_kept` has an effect) and ``threads`` (the thread variables that are set).
+        ``backend``, ``backend_version``, ``keras``, ``numpy``, ``python``, ``cores`` (usable by this process),
+        ``xla_flags`` (JAX only: the user's, and the options of `compiler_options`), ``compilation_cache`` (True if JAX
+        keeps compiled networks), ``memory_is_kept`` (True if `memory_kept` has an effect) and ``threads`` (the thread
+        variables that are set).
 
     Examples
     --------

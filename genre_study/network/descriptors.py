@@ -103,7 +103,7 @@ def _real_and_imaginary(matrix):
 
 # %% ../../nbs/network/descriptors.ipynb #4855dab8
 def _products(x, time, band):
-    """Return spectrograms (n, n_points, n_rows), filtered by a real or imaginary `time` and a real or imaginary `band`."""
+    """Return spectrograms (n, n_points, n_rows), filtered by `time` and `band`, each real or imaginary."""
     from keras import ops
 
     y = _frozen_product(x, _real_and_imaginary(time), "gabor_rates")

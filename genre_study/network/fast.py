@@ -303,7 +303,8 @@ class _Compiled(keras.Model):
 
         if name not in self._steps:
             replaced = 0 if name == "train_step" else ()  # the old state: its memory is used for the new one
-            self._steps[name] = jax.jit(getattr(super(), name), donate_argnums=replaced, compiler_options=compiler_options())
+            self._steps[name] = jax.jit(getattr(super(), name), donate_argnums=replaced,
+                                        compiler_options=compiler_options())
         return self._steps[name](*args)
 
     def train_step(self, state, data):

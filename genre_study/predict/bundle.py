@@ -221,9 +221,9 @@ def bundle_of_run(run_dir, store=None, floor_db=None):
     return Bundle(
         network=load_network(run_dir / "model.keras"), genres=genres,
         mel=replace(mel, hop_length=round(mel.sample_rate / made["frames_per_second"])),  # ready-made: coarser
-        chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]), scaling=metrics["training"]["scaling"],
-        temperature=_valid_temperature(chunks, genres), reference=reference, floor_db=floor_db,
-        trained_on=f"{metrics['n_tracks']['train']} tracks of {Path(str(metrics['corpus'])).name}")
+        chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]),
+        scaling=metrics["training"]["scaling"], temperature=_valid_temperature(chunks, genres), reference=reference,
+        floor_db=floor_db, trained_on=f"{metrics['n_tracks']['train']} tracks of {Path(str(metrics['corpus'])).name}")
 
 # %% ../../nbs/predict/bundle.ipynb #c9bb108d
 @lru_cache(maxsize=1)

@@ -118,8 +118,8 @@ def waveform_model(bundle):
     -------
     keras.Model
         From (batch, n_samples) float32, mono, at the sample rate of the bundle, clips of any length, to (batch,
-        n_genres), in the order of `Bundle.genres`. It shares the weights of the bundle, so it is not for use beside it in
-        other threads; see `export_waveform_model` for one that shares nothing.
+        n_genres), in the order of `Bundle.genres`. It shares the weights of the bundle, so it is not for use beside it
+        in other threads; see `export_waveform_model` for one that shares nothing.
     """
     import keras
     from keras import ops

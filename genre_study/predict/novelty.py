@@ -253,8 +253,8 @@ def fit_reference(store, track_ids, floor_db=None):
     measure_novelty : The novelty of tracks in a store.
     """
     if len(track_ids) < 20 or (store.unit != "db" and floor_db is None):
-        raise ValueError(f"fit_reference got {len(track_ids)} tracks in {store.unit!r}; expected 20 tracks or more in dB, "
-                         "or pictures with floor_db")
+        raise ValueError(f"fit_reference got {len(track_ids)} tracks in {store.unit!r}; expected 20 tracks or more in "
+                         "dB, or pictures with floor_db")
     summaries = [_summary_of_track(store, track_id, floor_db) for track_id in track_ids[::-(-len(track_ids) // 2000)]]
     shapes = np.array([summary.shape for summary in summaries])
     spread = np.maximum(shapes.std(axis=0), 1e-3).round(4)

@@ -51,8 +51,8 @@ def _check_description(part, name):
     foreign = module != "builtins" and module.partition(".")[0] != "keras"
     function = kind == "function" and not _ACTIVATIONS.match(module)
     if foreign or function or kind in ("Lambda", "__lambda__"):
-        raise ValueError(f"{name} asks for {kind!r} of {module!r}, which could run code of whoever made the file. Expected "
-                         "Keras' own layers only; rebuild the network with build_network and set its weights")
+        raise ValueError(f"{name} asks for {kind!r} of {module!r}, which could run code of whoever made the file. "
+                         "Expected Keras' own layers only; rebuild the network with build_network and set its weights")
     for entry in part.values():
         _check_description(entry, name)
 

@@ -32,7 +32,8 @@ def _full_scale(samples):
     if peak == 0:
         return 1.0
     raise ValueError(f"the samples are {samples.dtype} up to {peak}, which does not tell their full scale; expected "
-                     "int16 or floats from -1 to 1: use samples.astype('int16') or samples / 32768 if they have 16 bits")
+                     "int16 or floats from -1 to 1: use samples.astype('int16') or samples / 32768 if they have 16 "
+                     "bits")
 
 
 def _as_floats(samples):

@@ -27,7 +27,7 @@ def _maker_mark():
 
 
 def _maker_is_gone(mark):
-    """Tell whether the process that chose this name ran on this machine and has ended; False if that cannot be known."""
+    """Tell whether the process that chose this name ran on this machine and has ended; False if that is unknown."""
     machine, _, rest = mark.partition("-")
     if machine != _machine() or os.name != "posix":  # elsewhere there is no harmless signal to ask with
         return False
@@ -73,7 +73,7 @@ class LocalDisk:
             raise
 
     def place(self, name, files):
-        """Put a folder in its place, from a dict of bytes by file name; return False if there is one, and renew its age."""
+        """Put a folder in its place, from bytes by file name; return False if there is one, and renew its age."""
         draft = self._draft()
         try:
             for inner, data in files.items():
@@ -92,7 +92,7 @@ class LocalDisk:
             raise
 
     def listing(self, name):
-        """Return a dict from each name in a folder to a mark that changes when it is replaced; hidden names are left out."""
+        """Return a mark that changes with its replacement for each name in a folder; hidden names are left out."""
         try:
             found = [(entry.name, entry.stat()) for entry in os.scandir(self.path(name)) if entry.name[0] != "."]
         except FileNotFoundError:
@@ -171,7 +171,7 @@ class RemoteDisk:
             self.files.pipe_file(self.path(name), bytes(data), mode=mode)
 
     def place(self, name, files):
-        """Put a folder in its place, from a dict of bytes by file name; return False if there is one, and renew its age."""
+        """Put a folder in its place, from bytes by file name; return False if there is one, and renew its age."""
         *others, last = files
         if self.files.exists(self.path(f"{name}/{last}")):
             self.write(f"{name}/{last}", self.read(f"{name}/{last}"))
@@ -185,14 +185,15 @@ class RemoteDisk:
         return True
 
     def listing(self, name):
-        """Return a dict from each name in a folder to a mark that changes when it is replaced; hidden names are left out."""
+        """Return a mark that changes with its replacement for each name in a folder; hidden names are left out."""
         self.files.invalidate_cache()
         try:
             found = self.files.ls(self.path(name), detail=True)
         except FileNotFoundError:
             return {}
         names = [facts["name"].rstrip("/").rpartition("/")[2] for facts in found]
-        return {inner: str(sorted(facts.items(), key=str)) for inner, facts in zip(names, found) if inner and inner[0] != "."}
+        return {inner: str(sorted(facts.items(), key=str)) for inner, facts in zip(names, found)
+                if inner and inner[0] != "."}
 
     def sizes(self, names):
         """Return the size of each file in bytes, -1 if it is missing."""

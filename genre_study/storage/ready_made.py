@@ -25,8 +25,8 @@ def _opened(file):
         with zipfile.ZipFile(file) as archive:
             yield archive
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} is not a whole NumPy archive ({error}); expected an .npz with ids and mel: get a good copy, "
-                         "or write it with numpy.savez") from error
+        raise ValueError(f"{file} is not a whole NumPy archive ({error}); expected an .npz with ids and mel: get a "
+                         "good copy, or write it with numpy.savez") from error
 
 # %% ../../nbs/storage/ready_made.ipynb #b9bb4c97
 def _array_stream(archive, name, file):
@@ -42,7 +42,8 @@ def _array_stream(archive, name, file):
     try:
         shape, by_column, dtype = read_header[formats.read_magic(stream)](stream)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{file}: {name} is not in NumPy's format 1 or 2 ({error}): save it with numpy.savez") from error
+        raise ValueError(f"{file}: {name} is not in NumPy's format 1 or 2 ({error}): "
+                         "save it with numpy.savez") from error
     if dtype.hasobject:
         raise ValueError(f"{file}: {name} holds Python objects, which are never loaded: save ids as text "
                          "(for example numpy.array(ids, dtype=str)) and mel as numbers")
@@ -55,7 +56,8 @@ def _read_ids(archive, file):
     """Return the track ids of an archive."""
     shape, dtype, stream = _array_stream(archive, "ids", file)
     if dtype.kind != "U" or len(shape) != 1:
-        raise ValueError(f"{file}: ids must be a list of text, got {dtype} of shape {shape}: save numpy.array(ids, dtype=str)")
+        raise ValueError(f"{file}: ids must be a list of text, got {dtype} of shape {shape}: save numpy.array(ids, "
+                         "dtype=str)")
     return np.frombuffer(stream.read(), dtype=dtype).tolist()
 
 
@@ -116,12 +118,13 @@ def _picture_problem(values):
 
 # %% ../../nbs/storage/ready_made.ipynb #c296935b
 def _import_rows(ids, tracks, file):
-    """Return the rows of the tracks to import, by id, and the problems of those only in the table or only in the file."""
+    """Return the rows of the tracks to import, by id, and the problems of those in the table or in the file alone."""
     if tracks is None:
         dotless = [track_id for track_id in ids if "." not in track_id]
         if dotless:
             raise ValueError(f"{file}: the genre is the part before the dot of an id, but {dotless[0]!r} has none: "
-                             "write ids such as 'jazz.00012', or give import_spectrograms a table with track_id and genre")
+                             "write ids such as 'jazz.00012', or give import_spectrograms a table with track_id and "
+                             "genre")
         return {i: {"track_id": i, "path": str(file), "genre": i.split(".")[0], "artist": None} for i in ids}, []
     rows = {row["track_id"]: row for row in track_rows(tracks.assign(path=str(file)))}
     known = set(ids)

@@ -163,7 +163,8 @@ def _read_row(disk, name):
     """Return the row of a track, with a problem if it cannot be read; None if there is none."""
     try:
         row = json.loads(disk.read(_row_file(name)))
-        whole = {"track_id", "path", "problem"} <= row.keys() or {"track_id", "array", "n_frames", "n_bytes"} <= row.keys()
+        whole = ({"track_id", "path", "problem"} <= row.keys()
+                 or {"track_id", "array", "n_frames", "n_bytes"} <= row.keys())
         return row if whole and safe_name(row["track_id"]) == name else _damaged(disk, name)
     except FileNotFoundError:
         return None
@@ -317,7 +318,8 @@ class StoreWriter:
         """
         frames = np.ascontiguousarray(frames, dtype="<f2")
         content, name = hash_array(frames), safe_name(row["track_id"])
-        row = {**row, "n_frames": len(frames), "n_bytes": frames.nbytes, "content": content, "array": f"{name}.{content[:16]}"}
+        row = {**row, "n_frames": len(frames), "n_bytes": frames.nbytes, "content": content,
+               "array": f"{name}.{content[:16]}"}
         files = _encode(frames, {"track_id": row["track_id"]})
         while not self.disk.place(f"frames/{row['array']}", files) and not _whole(self.disk, {name: row}):
             self.disk.remove(f"frames/{row['array']}")  # damaged
@@ -333,7 +335,8 @@ class StoreWriter:
         problem, advice : str
             What is wrong, and what to do, as in `AudioError`.
         """
-        self._write_row({"track_id": row["track_id"], "path": row["path"], "problem": problem, "advice": advice}, new=True)
+        self._write_row({"track_id": row["track_id"], "path": row["path"], "problem": problem, "advice": advice},
+                        new=True)
 
     def relabel(self, row):
         """Correct the genre, artist or path of a track; its frames stay as they are.
@@ -527,7 +530,8 @@ class Store:
                 self._arrays[track_id] = _open_array(self._disk, row["array"])
             return _cut(self._arrays[track_id], self.spec.n_mels, start, stop)
         except (OSError, ValueError, KeyError) as error:
-            raise OSError(f"track {track_id!r} in {self.folder} was replaced or damaged since the store was opened ({error}): "
+            raise OSError(f"track {track_id!r} in {self.folder} was replaced or damaged since the store was opened "
+                          f"({error}): "
                           "open it again; if the track is then among its problems, call build_store") from error
 
     def content_hash(self, track_id):
@@ -551,7 +555,8 @@ class Store:
 
     def _row(self, track_id):
         if track_id not in self._rows:
-            raise KeyError(f"track {track_id!r} is not in the store {self.folder} ({len(self)} tracks); see its .problems")
+            raise KeyError(f"track {track_id!r} is not in the store {self.folder} ({len(self)} tracks); see its "
+                           ".problems")
         return self._rows[track_id]
 
 

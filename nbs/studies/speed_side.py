@@ -1,10 +1,10 @@
 """One side of the speed study, in a process of its own: ``python speed_side.py SIDE FOLDER [undisturbed]``.
 
-When it is ready it writes a line. Then each line of JSON that it reads names a work and how much of it to do; it answers
-with a line of JSON that says how long that took. What it computed at its start lies in FOLDER, to be compared.
+When it is ready it writes a line. Then each line of JSON that it reads names a work and how much of it to do; it
+answers with a line of JSON that says how long that took. What it computed at its start lies in FOLDER, to be compared.
 
-Only the sides called "ours" import genre_study. With "undisturbed" a side has real-time priority during its turn, where the
-system allows that, so that other programs wait.
+Only the sides called "ours" import genre_study. With "undisturbed" a side has real-time priority during its turn, where
+the system allows that, so that other programs wait.
 """
 
 import json
@@ -196,7 +196,8 @@ def torch_side(kind):
         def batches_of(batches):
             network.eval()
             with torch.inference_mode():
-                parts = [torch.softmax(run(images[first : first + size]), 1) for first in range(0, batches * size, size)]
+                parts = [torch.softmax(run(images[first : first + size]), 1)
+                         for first in range(0, batches * size, size)]
                 return torch.cat(parts).numpy()
 
         return batches_of
