@@ -8,11 +8,12 @@ export RUN
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test torture reports speed readme wheels clean
+.PHONY: help reproduce test check torture reports speed readme wheels clean
 
 help:
 	@echo "make reproduce   the study on the synthetic corpus, to $(RUN)"
 	@echo "make test        every check and test"
+	@echo "make check       what a developer wants to know at once: lint, notebooks in step, the story's tests"
 	@echo "make torture     the long tests of faults and hostile input"
 	@echo "make reports     the site: reports, chapters and API, to docs/_build/html"
 	@echo "make speed       the benchmark, to reports/speed"
@@ -38,6 +39,10 @@ reproduce: .venv/base
 
 test: .venv/dev
 	$(BIN)/python tests/run_all.py -q -rs -n 2 --dist worksteal
+
+STORY := corpus chunk mel split feed evaluate rooms docs
+check: .venv/dev
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(STORY:%=tests/test_%.py) tests/test_house.py -k "not chapter_runs and not wheel"
 
 torture: .venv/dev
 	$(BIN)/python tests/run_all.py -q -m torture
