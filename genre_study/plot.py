@@ -78,7 +78,7 @@ def plain_label(name):
     Examples
     --------
     >>> plain_label("A$AP")
-    'A\\\\$AP'
+    'A\\$AP'
     """
     import matplotlib
 

@@ -108,7 +108,54 @@ def value_problem(value):
 # %% ../nbs/11_study.ipynb #9008fb1a
 @dataclass(frozen=True)
 class StudySettings:
-    """Parameters of one run; `nbs/studies/reproduce.ipynb` explains each where it is set.
+    """Parameters of one run; `nbs/studies/reproduce.ipynb` sets them, with the same defaults.
+
+    Parameters
+    ----------
+    corpus : str
+        "minicorpus" (synthetic), a folder of genre folders, an .npz of spectrograms, or a store.
+    protocol : str
+        What the split keeps apart, one of `PROTOCOLS`; "chunk" and "published" leak.
+    network : str
+        Name of a network, such as "quick_cnn".
+    network_options : dict
+        Options of the network, such as {"dropout": 0.2}.
+    chunk_seconds : float
+        Length of a chunk in seconds, 0.1 to 60.
+    overlap : float
+        Share of a chunk that the next one repeats, 0 to 0.95.
+    n_mels : int
+        Mel bands; for an .npz or a store, as many as it has.
+    mel_scale : str
+        "slaney" or "htk".
+    scaling : str
+        How the network's input is scaled: "none" (dB), "power", "track" or "band" (standardised).
+    epochs : int
+        Passes over the training chunks; 0 for as many as suit the network.
+    batch_size : int
+        Chunks a step.
+    training : dict
+        More fields of `TrainSpec`; they win over the network's recipe.
+    train_share : float
+        Share of the training tracks to use, 0.01 to 1.
+    scored_side : str
+        The side that the result is quoted for: "test", or "valid" while you are still choosing.
+    seed : int
+        Of the split, the weights, the order of chunks and the bootstrap.
+    fold : int
+        0 to 4: that fold of five is the test side; -1: one split by shares.
+    shares : list
+        Shares of train, valid and test; empty for those of the protocol.
+    allow_leakage : bool
+        True for a protocol that leaks.
+    tracks_per_genre : int
+        Size of the minicorpus, 3 to 10,000.
+    frames_per_second : float
+        Of the spectrograms, 0 to 1000; 0 for those of an .npz or a store.
+    workers : int
+        Processes that make spectrograms; 0 for one a core.
+    data_dir, run_dir : str
+        Folders for what is kept between runs, and for what this run writes.
 
     Raises
     ------
@@ -512,7 +559,24 @@ def side_metrics(predictions, tracks, genres, seed=0, learned=None):
 
 # %% ../nbs/11_study.ipynb #cb745370
 def counts(tracks, chunks):
-    """Count the tracks and chunks of each side."""
+    """Count the tracks and chunks of each side.
+
+    Parameters
+    ----------
+    tracks, chunks : pandas.DataFrame
+        From `deal`; the sides are those of the chunks.
+
+    Returns
+    -------
+    dict
+        `n_tracks` and `n_chunks`, each a dict from side to number.
+
+    Examples
+    --------
+    >>> chunks = pd.DataFrame({"track_id": ["a", "a", "b"], "split": ["train", "train", "test"]})
+    >>> counts(None, chunks)["n_chunks"]
+    {'train': 2, 'valid': 0, 'test': 1}
+    """
     sides = ("train", "valid", "test")
     with_side = chunks.drop_duplicates(["track_id", "split"]).split.value_counts()
     return {"n_tracks": {side: int(with_side.get(side, 0)) for side in sides},

@@ -442,6 +442,16 @@ RECIPES = {
 def recipe(network):
     """Return the fields of `TrainSpec` that suit a network; a network of your own gets 20 epochs.
 
+    Parameters
+    ----------
+    network : str
+        Name of a network, as `find_network` knows it.
+
+    Returns
+    -------
+    dict
+        Values by field.
+
     Examples
     --------
     >>> recipe("mypackage.nets:my_cnn")

@@ -41,6 +41,22 @@ def whole_file(path):
 
 # %% ../../nbs/core/files.ipynb #5af31a02
 def write_whole(path, text):
-    """Write a text file, UTF-8, in one step; see `whole_file`."""
+    """Write a text file, UTF-8, in one step; see `whole_file`.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; one that is there is replaced.
+    text : str
+        What it will hold.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_whole(Path(folder) / "note.txt", "whole")
+    ...     (Path(folder) / "note.txt").read_text()
+    'whole'
+    """
     with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8")

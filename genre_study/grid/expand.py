@@ -93,7 +93,8 @@ def read_study(study):
 
     Examples
     --------
-    >>> read_study("nbs/studies/reproduce.ipynb").parameters["overlap"]
+    >>> from genre_study.command import study_file
+    >>> read_study(study_file("reproduce.ipynb")).parameters["overlap"]
     0.5
     """
     if isinstance(study, Study):
@@ -202,7 +203,8 @@ def read_grid(grid, base=None):
 
     Examples
     --------
-    >>> read_grid("nbs/studies/grids/dropout.yaml", base={"epochs": 3})["base"]
+    >>> from genre_study.command import study_file
+    >>> read_grid(study_file("grids/dropout.yaml"), base={"epochs": 3})["base"]
     {'network': 'quick_cnn', 'epochs': 3, 'scored_side': 'valid'}
     """
     name = "grid"
@@ -367,7 +369,9 @@ def expand_grid(grid, study, base=None):
 
     Examples
     --------
-    >>> expand_grid("nbs/studies/grids/dropout.yaml", "nbs/studies/reproduce.ipynb")["label"].unique()[:2].tolist()
+    >>> from genre_study.command import study_file
+    >>> runs = expand_grid(study_file("grids/dropout.yaml"), study_file("reproduce.ipynb"))
+    >>> runs["label"].unique()[:2].tolist()
     ['dropout=0.0', 'dropout=0.2']
     """
     grid, study = read_grid(grid, base), read_study(study)

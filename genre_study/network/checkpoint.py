@@ -23,7 +23,23 @@ CHECKPOINT = "checkpoint.npz"
 
 
 def checkpoint_file(run_dir):
-    """Name the checkpoint of a run, in a folder that exists; None without a run folder."""
+    """Name the checkpoint of a run, and make the folder of the run.
+
+    Parameters
+    ----------
+    run_dir : str or path or None
+        Folder of the run.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The file, which need not exist yet; None without a run folder.
+
+    Examples
+    --------
+    >>> checkpoint_file(".").name == CHECKPOINT, checkpoint_file(None)
+    (True, None)
+    """
     if run_dir is None:
         return None
     Path(run_dir).mkdir(parents=True, exist_ok=True)
@@ -31,14 +47,36 @@ def checkpoint_file(run_dir):
 
 
 def save_checkpoint(file, facts, **arrays):
-    """Write lists of arrays and a dict of plain facts to `file`, whole or not at all."""
+    """Write lists of arrays and a dict of plain facts to a file, whole or not at all; `load_checkpoint` reads it.
+
+    Parameters
+    ----------
+    file : path
+        The file; one that is there is replaced.
+    facts : dict
+        Plain values, as JSON can hold them.
+    **arrays : list of numpy.ndarray
+        Lists of arrays by name, such as ``weights=model.get_weights()``.
+    """
     named = {f"{name}.{place}": array for name, group in arrays.items() for place, array in enumerate(group)}
     with whole_file(file) as draft:
         np.savez(draft, facts=np.array(json.dumps(facts)), **named)
 
 
 def load_checkpoint(file):
-    """Read what `save_checkpoint` wrote: the facts, and a dict of lists of arrays.
+    """Read what `save_checkpoint` wrote.
+
+    Parameters
+    ----------
+    file : path
+        A file of `save_checkpoint`.
+
+    Returns
+    -------
+    facts : dict
+        The plain values.
+    arrays : dict
+        Lists of arrays by name.
 
     Examples
     --------
@@ -91,6 +129,16 @@ def content_hash(store, track_ids):
 
 def architecture(model):
     """Describe the layers of a network as a text, whatever their names and weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network.
+
+    Returns
+    -------
+    str
+        JSON, equal for two networks of the same layers.
 
     Examples
     --------

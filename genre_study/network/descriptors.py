@@ -163,7 +163,23 @@ def _standard(x):
 
 
 def side_by_side(*tensors):
-    """Flatten tensors (n, ...) and join them to one of shape (n, n_numbers)."""
+    """Flatten tensors and join them to one.
+
+    Parameters
+    ----------
+    *tensors : Keras tensors
+        Each of shape (n, ...).
+
+    Returns
+    -------
+    Keras tensor
+        Shape (n, n_numbers), in the order of the tensors.
+
+    Examples
+    --------
+    >>> side_by_side(np.zeros((2, 3, 4)), np.zeros((2, 5))).shape == (2, 17)
+    True
+    """
     from keras import ops
 
     return ops.concatenate([ops.reshape(x, (-1, int(np.prod(x.shape[1:])))) for x in tensors], axis=1)

@@ -58,6 +58,16 @@ def layers_after(model, name, output=None):
 def learns_after_frozen_layers(model):
     """Tell whether all that a network learns comes after a layer "descriptors".
 
+    Parameters
+    ----------
+    model : keras.Model
+        The network.
+
+    Returns
+    -------
+    bool
+        True if the output of that layer can be computed once and kept.
+
     Examples
     --------
     >>> from genre_study.model import build_network

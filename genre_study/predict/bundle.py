@@ -130,6 +130,7 @@ def save_bundle(folder, bundle):
     folder : str or path
         Gets `network.keras` and, last, `bundle.json`.
     bundle : Bundle
+        What to write; `load_bundle` gives it back.
     """
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,17 @@ def trust_in_length(duration_s, chunk):
 
 # %% ../../nbs/predict/novelty.ipynb #0da5bf5a
 class Judgement(NamedTuple):
-    """How far the vector of a song can be trusted: share of it that is kept, reasons, and novelty (NaN if unknown)."""
+    """How far the vector of a song can be trusted.
+
+    Attributes
+    ----------
+    trust : float
+        Share of the network's vector that is kept, from 0 to 1.
+    reasons : list of str
+        Why it is not trusted in full, or to be taken with care; empty if it is.
+    novelty : float
+        Distance to the training tracks over the usual limit (above 1: out of distribution); NaN if it is not known.
+    """
 
     trust: float
     reasons: list

@@ -178,6 +178,14 @@ class Prediction:
         The training music of the network.
     trust : float
         Share of the network's vector that was kept, from 0 to 1.
+    temperature : float
+        Temperature of the calibration.
+    chunk_s : float
+        Length of a chunk in seconds.
+    overview : numpy.ndarray or None
+        Log-mel spectrogram (n_mels, up to 800 columns) in dB, for a picture of the song.
+    source : str, path, bytes, file object or (array, sample_rate)
+        Where the song came from.
     """
 
     vector: dict
