@@ -257,7 +257,7 @@ def policy():
     script = re.search(r"<script>(.*?)</script>", base, re.S)[1]
     mark = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (f"default-src 'none'; script-src 'self' 'sha256-{mark}'; style-src 'self' 'unsafe-inline'; "
-            "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'self'")
+            "img-src 'self' data:; media-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'self'")
 
 
 POLICY = policy()
