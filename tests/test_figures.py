@@ -1,0 +1,140 @@
+"""Accuracies, computed again from the predictions that are committed beside them, by code of this test's own.
+
+A figure in metrics.json could be changed together with its quotation in README or the model card. Here it is counted
+from the predictions and the table of tracks: right answers, intervals that draw songs and intervals that draw artists.
+"""
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+REPORTS = ROOT / "reports"
+with (ROOT / "genre_study" / "data" / "gtzan_tracks.csv").open(encoding="utf-8") as file:
+    TRACKS = {row["track_id"]: row for row in csv.DictReader(file)}
+GENRES = sorted({row["genre"] for row in TRACKS.values()})
+
+
+def right_answers(*files, side=None):
+    """One row a track: mean share of right answers over the files (the seeds), and the artist (else the track)."""
+    shares = []
+    for name in files:
+        table = pd.read_parquet(REPORTS / name)
+        if side is not None:
+            table = table[table.split == side]
+        assert not table.track_id.duplicated().any(), name
+        predicted = np.array(GENRES)[table[GENRES].to_numpy().argmax(axis=1)]
+        truth = [TRACKS[track]["genre"] for track in table.track_id]
+        shares.append(pd.Series(predicted == truth, index=table.track_id.to_numpy()))
+    share = pd.concat(shares, axis=1).astype(float).mean(axis=1)
+    artists = [TRACKS[track]["artist"].strip().casefold() or track for track in share.index]
+    return pd.DataFrame({"share": share, "artist": artists})
+
+
+def interval(rows, by, n_resamples=4000):
+    """Percentile interval of the mean share, drawing `by` (tracks or artists) with replacement."""
+    rng = np.random.default_rng(11)
+    sums, counts = (rows.groupby(by)["share"].agg(how).to_numpy(float) for how in ("sum", "count"))
+    drawn = rng.integers(len(sums), size=(n_resamples, len(sums)))
+    return np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
+
+
+RULES = ("chunks", "tracks", "artists", "artists_clean", "official")
+FIGURES = {  # metrics.json # key: the files of predictions
+    "accuracy/metrics.json#test": [f"accuracy/predictions-{seed}.parquet" for seed in range(5)],
+    "accuracy/metrics.json#artist_folds": ["accuracy/predictions-folds.parquet"],
+    "accuracy/metrics.json#shipped": ["accuracy/predictions-shipped.parquet"],
+    "kernels/metrics.json#train": ["kernels/predictions-train.parquet"],
+    "kernels/metrics.json#train_and_valid": ["kernels/predictions-train_and_valid.parquet"],
+    "mel999-filtered-fourteen/metrics.json#song": ["mel999-filtered-fourteen/songs.parquet"],
+}
+
+
+def value(place):
+    """What a link such as accuracy/metrics.json#test leads to."""
+    name, _, path = place.partition("#")
+    part = json.loads((REPORTS / name).read_text(encoding="utf-8"))
+    for key in path.split("."):
+        part = part[int(key) if isinstance(part, list) else key]
+    return part
+
+
+@pytest.mark.parametrize("place", FIGURES)
+def test_accuracy_is_what_its_predictions_say(place):
+    said, side = value(place), "test" if place.startswith("mel999") else None
+    rows = right_answers(*FIGURES[place], side=side)
+    assert said["n_tracks"] == len(rows)
+    assert said["accuracy"] == pytest.approx(rows.share.mean(), abs=1e-9)
+    assert said["accuracy_ci95"] == pytest.approx(list(interval(rows, rows.index)), abs=0.008)
+    assert said["accuracy_ci95_artists"] == pytest.approx(list(interval(rows, "artist")), abs=0.02)
+
+
+def test_the_recipes_seeds_and_their_mean_network():
+    said, each = value("accuracy/metrics.json#test"), FIGURES["accuracy/metrics.json#test"]
+    assert said["per_seed"] == pytest.approx([right_answers(name).share.mean() for name in each], abs=1e-9)
+    assert said["n"] == len(each) * said["n_tracks"]
+    mean = sum(pd.read_parquet(REPORTS / name).set_index("track_id")[GENRES] for name in each)
+    truth = [TRACKS[track]["genre"] for track in mean.index]
+    predicted = np.array(GENRES)[mean.to_numpy().argmax(axis=1)]
+    counts = pd.crosstab(pd.Categorical(truth, GENRES), pd.Categorical(predicted, GENRES), dropna=False).to_numpy()
+    assert (counts == value("accuracy/metrics.json#ensemble.confusion")).all()
+
+
+def test_the_tested_tracks_are_the_test_side():
+    """The predictions of each figure are of all tracks that the fault-filtered split calls test, and of no others."""
+    test = {track for track, row in TRACKS.items() if row["filtered_split"] == "test"}
+    for place, files in FIGURES.items():
+        if "folds" not in place:
+            side = "test" if place.startswith("mel999") else None
+            assert set(right_answers(*files, side=side).index) == test, place
+    assert len(test) == 290
+
+
+ACCURACY = re.compile(r"\]\((?:\.\./)*(?:reports/)?([\w./-]*metrics\.json#[\w.]*accuracy)\)")
+
+
+@pytest.mark.parametrize("document", ["README.md", "reports/accuracy/MODEL_CARD.md"])
+def test_no_accuracy_is_quoted_that_can_not_be_computed_again(document):
+    folder = "" if document == "README.md" else "accuracy/"
+    targets = ACCURACY.findall((ROOT / document).read_text("utf-8"))
+    quoted = {target if "/" in target else folder + target for target in targets}
+    covered = {f"{place}.accuracy" for place in FIGURES}
+    covered |= {f"protocols/metrics.json#rules.{rule}.accuracy" for rule in RULES}
+    covered |= {"reproduce/metrics.json#song.accuracy", "claims/metrics.json#published_accuracy"}
+    assert quoted and not quoted - covered
+
+
+def accuracy_of_runs(runs):
+    """Mean accuracy of runs, each the share of its test tracks whose predicted genre is the table's."""
+    right = runs.predicted.astype(str) == [TRACKS[track]["genre"] for track in runs.track_id]
+    return right.groupby([runs.split, runs.seed]).mean().groupby("split").mean()
+
+
+def test_protocols_are_what_their_predictions_say():
+    answers = pd.read_parquet(REPORTS / "protocols" / "predictions.parquet")
+    means = {key: accuracy_of_runs(group) for key, group in answers.groupby(["rule", "n_train"], observed=True)}
+    said = value("protocols/metrics.json#rules")
+    for rule, figures in said.items():
+        found = means[rule.replace("_", ", "), 442]
+        assert figures["accuracy"] == pytest.approx(found.mean(), abs=1e-9), rule
+        assert figures["n_splits"] == len(found)
+        if len(found) > 1:  # Student's interval over splits: t is 2.262 for nine degrees of freedom
+            half = 2.2622 * found.std(ddof=1) / np.sqrt(10)
+            assert figures["accuracy_ci95"] == pytest.approx([found.mean() - half, found.mean() + half], abs=1e-4)
+    steps = value("protocols/metrics.json#steps")
+    for before, after in (("tracks", "artists"), ("chunks", "tracks")):
+        gap = means[before, 442].mean() - means[after, 442].mean()
+        assert steps[f"{before}_minus_{after}"]["difference"] == pytest.approx(gap, abs=1e-9)
+    assert len(answers.groupby(["rule", "n_train", "split", "seed"], observed=True)) == 6 * 10 * 3 + 10
+    official = {track for track, row in TRACKS.items() if row["filtered_split"] == "test"}
+    assert set(answers.track_id[answers.rule == "official"]) == official
+
+
+def test_the_synthetic_report_is_what_its_predictions_say():
+    table = pd.read_parquet(REPORTS / "reproduce" / "songs.parquet").query("split == 'test'")
+    predicted = np.array(GENRES)[table[GENRES].to_numpy().argmax(axis=1)]
+    assert value("reproduce/metrics.json#song.accuracy") == pytest.approx((predicted == table.genre).mean(), abs=1e-9)
