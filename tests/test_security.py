@@ -45,7 +45,7 @@ def dotted(node):
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
-    parts.append(node.id if isinstance(node, ast.Name) else "")
+    parts.append(node.id if isinstance(node, ast.Name) else "()")  # a method of a result is no builtin
     return ".".join(reversed(parts)).lstrip(".")
 
 
