@@ -19,7 +19,7 @@ rng, genres = np.random.default_rng([seed, int(100 * skill)]), ["blues", "disco"
 right = np.repeat(genres, 60)
 said = np.where(rng.random(len(right)) < skill + 0.05 * length, right, np.roll(right, 60))
 songs = pd.DataFrame((said[:, None] == np.array(genres)).astype(float), columns=genres)
-songs = songs.assign(track_id=[f"t{n}" for n in range(len(right))], split="valid", genre=right)
+songs = songs.assign(track_id=[f"t{n}" for n in range(len(right))], split="valid", genre=right, artist="somebody")
 songs.to_parquet(Path(run_dir) / "songs.parquet")
 share = float((said == right).mean())
 metrics = {"scored_side": "valid", "song": {"accuracy": share, "accuracy_ci95": [share - 0.1, share + 0.1]},

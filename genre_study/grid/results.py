@@ -171,7 +171,7 @@ def compare_levels(out, name, seed=0):
         pairs = level[["key", "seed"]].merge(base, on="seed", suffixes=("", "_base"))
         own, paired, others = ([songs[key] for key in keys] for keys in (level["key"], pairs["key"], pairs["key_base"]))
         tracks = pd.concat([*own, *others])[["track_id", "genre"]].drop_duplicates("track_id")
-        genres = sorted(set(own[0]) - {"track_id", "genre"})
+        genres = sorted(own[0].select_dtypes("number"))  # beside track_id, genre, and perhaps artist
         pooled, verdict = pooled_accuracy(own, tracks, genres, seed=seed), ""
         gap = {"difference": math.nan, "difference_ci95": (math.nan, math.nan)}
         if level["compared_to"].any():
