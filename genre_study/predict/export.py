@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['waveform_model', 'export_waveform_model']
 
-# %% ../../nbs/predict/export.ipynb #54bf3b9f
+# %% ../../nbs/predict/export.ipynb #e123bb60
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +35,7 @@ def _counted(vector):
 
     return ops.cumsum(ops.ones_like(vector, dtype="int32")) - 1
 
-# %% ../../nbs/predict/export.ipynb #3263ed65
+# %% ../../nbs/predict/export.ipynb #dbc0c029
 def _filled(waveforms, n_least, n_filled):
     """Return clips (batch, at least n_filled), their length up to n_filled, and whether they are repeated."""
     from keras import ops
@@ -42,7 +44,8 @@ def _filled(waveforms, n_least, n_filled):
     n_head = _counted(head[0])[-1] + 1
     is_short = ops.less(n_head, n_least)
     is_sound = ops.logical_or(is_short, ops.less(places, n_head))
-    head = ops.take(head, ops.mod(places, n_head), axis=1) * ops.cast(is_sound, "float32")
+    repeated = ops.cast(ops.mod(places, n_head), "int32")  # Keras 3.10 makes them floats
+    head = ops.take(head, repeated, axis=1) * ops.cast(is_sound, "float32")
     return ops.concatenate([head, waveforms[:, n_filled:]], axis=1), n_head, is_short
 
 # %% ../../nbs/predict/export.ipynb #cc5deb51
@@ -79,7 +82,7 @@ def _scaled(decibels, n_frames, bundle, length):
     spread = ops.sqrt(ops.sum(ops.square(middle) * weights, axis=axes, keepdims=True))
     return middle * (ops.cast(ops.greater(spread, 1e-3), "float32") / ops.maximum(spread, 1e-3))
 
-# %% ../../nbs/predict/export.ipynb #0b940a74
+# %% ../../nbs/predict/export.ipynb #c6ebe8d7
 def _cut(frames, n_frames, bundle):
     """Return chunks (batch * n_chunks, n_mels, length, 1) of frames (batch, n + length, n_mels), and their weights."""
     from keras import ops
@@ -90,19 +93,21 @@ def _cut(frames, n_frames, bundle):
     places = _counted(frames[0, max(0, least // hop - 1):-length:max(1, int(step / hop)), 0])
     has_room = ops.less_equal(places * step.numerator, (n_frames * hop - least) * step.denominator)
     starts = ops.minimum(places * step.numerator // (hop * step.denominator), n_frames - 1)
-    cuts = ops.take(frames, ops.expand_dims(starts, 1) + np.arange(length, dtype="int32"), axis=1)
+    places = ops.cast(ops.expand_dims(starts, 1) + np.arange(length, dtype="int32"), "int32")
+    cuts = ops.take(frames, places, axis=1)
     cuts = ops.transpose(ops.reshape(cuts, (-1, length, bundle.mel.n_mels)), (0, 2, 1))
     weights = ops.cast(has_room, "float32")
     return ops.expand_dims(cuts, -1), weights / ops.sum(weights)
 
-# %% ../../nbs/predict/export.ipynb #a9c1a152
+# %% ../../nbs/predict/export.ipynb #3bc1d59c
 def _vectors(shares, weights, waveforms, temperature):
     """Return vectors (batch, n_genres) of the probabilities of chunks (batch * n_chunks, n_genres)."""
     from keras import ops
 
     row, n_chunks = _counted(shares[:, 0]), _counted(weights)[-1] + 1
     is_mine = ops.equal(row // n_chunks, ops.expand_dims(_counted(waveforms[:, 0]), 1))
-    means = ops.matmul(ops.cast(is_mine, "float32") * ops.take(weights, ops.mod(row, n_chunks)), shares)
+    weights = ops.take(weights, ops.cast(ops.mod(row, n_chunks), "int32"))
+    means = ops.matmul(ops.cast(is_mine, "float32") * weights, shares)
     return ops.softmax(ops.log(ops.maximum(means, 1e-12)) / temperature)
 
 # %% ../../nbs/predict/export.ipynb #be6f24d5
@@ -140,7 +145,7 @@ def waveform_model(bundle):
         trust = ops.where(is_short, ops.minimum(1.0, ops.sqrt(ops.cast(n_head, "float32") / enough)), 1.0)
         return keras.Model(waveforms, vectors * trust + (1.0 - trust) / len(bundle.genres), name="genres")
 
-# %% ../../nbs/predict/export.ipynb #aea6930d
+# %% ../../nbs/predict/export.ipynb #e90dd209
 _TO_ONNX = """
 import sys
 import keras, torch
@@ -154,16 +159,6 @@ free = torch.export.Dim.DYNAMIC
 torch.onnx.export(Whole().eval(), (torch.zeros(2, int(sys.argv[3])),), sys.argv[2], dynamo=True, verbose=False,
                   dynamic_shapes=({0: free, 1: free},), input_names=["waveform"], output_names=["vector"],
                   external_data=False)
-
-import onnx
-whole = onnx.load(sys.argv[2])
-made = {name: node for node in whole.graph.node for name in node.output}
-for node in whole.graph.node:
-    if node.op_type == "Squeeze" and node.input[0] in made and made[node.input[0]].op_type == "Gather":
-        node.op_type = "Identity"
-        del node.input[1:]
-del whole.graph.value_info[:]
-onnx.save(whole, sys.argv[2])
 """
 _ASK_KERAS = """
 import sys
@@ -181,24 +176,77 @@ numpy.save(sys.argv[3], [session.run(None, {"waveform": clip[None, :int(n)]})[0]
 """
 
 
-def _python(program, *arguments, backend=None):
+def _python(program, *arguments, backend):
     """Run a program in a Python of its own."""
-    environment = {**os.environ, **({"KERAS_BACKEND": backend} if backend else {})}
+    environment = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True,
                           errors="replace", env=environment)
     if done.returncode:
         raise RuntimeError(f"the exported file can't be written or opened: {done.stderr.strip()[-1000:]}")
 
-# %% ../../nbs/predict/export.ipynb #0b1281f6
+# %% ../../nbs/predict/export.ipynb #76df744d
+def _repair_onnx(file):
+    """Take out what onnxruntime refuses: squeezes that do nothing, and whole numbers beside floats."""
+    import onnx
+
+    whole = onnx.load(file)
+    graph, kinds = whole.graph, onnx.TensorProto
+    made = {name: node for node in graph.node for name in node.output}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    for place, node in reversed(list(enumerate(graph.node))):
+        if node.op_type == "Squeeze" and node.input[0] in made and made[node.input[0]].op_type == "Gather":
+            node.op_type = "Identity"
+            del node.input[1:]
+        is_sum = node.op_type in ("Add", "Sub", "Mul", "Div", "Max", "Min")
+        is_float = is_sum and types.get(node.output[0]) == kinds.FLOAT
+        for number, name in enumerate(node.input):
+            if is_float and types.get(name) in (kinds.INT32, kinds.INT64):
+                node.input[number] = f"{name}_as_float_{place}_{number}"
+                graph.node.insert(place, onnx.helper.make_node("Cast", [name], [node.input[number]], to=kinds.FLOAT))
+    del graph.value_info[:]
+    onnx.save(whole, file)
+
+# %% ../../nbs/predict/export.ipynb #96d0232f
+def _for_older_keras(part):
+    """Return a description of a network without the settings that say nothing."""
+    if isinstance(part, list):
+        return [_for_older_keras(entry) for entry in part]
+    if not isinstance(part, dict):
+        return part
+    part = {name: _for_older_keras(value) for name, value in part.items()}
+    settings = part.get("config")
+    if isinstance(settings, dict) and not str(part.get("class_name", "__")).startswith("__"):
+        unused = {name for name, value in settings.items() if value is None}
+        unused |= {"name"} if str(part.get("module")).startswith("keras.src.ops") else set()
+        unused |= {"renorm", "renorm_momentum"} if not settings.get("renorm") else set()
+        part["config"] = {name: value for name, value in settings.items() if name not in unused}
+    return part
+
+
+def _save(model, file):
+    """Write a model as a .keras file that older versions of Keras open."""
+    with tempfile.TemporaryDirectory() as folder:
+        with ONE_THREAD:
+            model.save(f"{folder}/model.keras")
+        with zipfile.ZipFile(f"{folder}/model.keras") as saved, zipfile.ZipFile(file, "w") as portable:
+            for name in saved.namelist():
+                content = saved.read(name)
+                if name == "config.json":
+                    content = json.dumps(_for_older_keras(json.loads(content)))
+                portable.writestr(name, content)
+
+# %% ../../nbs/predict/export.ipynb #df8bad32
 def _check(file, bundle, folder):
     """Refuse a file that does not answer as `predict_song` does, for clips of three lengths."""
+    import keras
+
     least, filled = samples_of_chunk(bundle.chunk, bundle.mel.sample_rate)
     lengths = [max(1, least // 3), filled, filled + filled // 2]
     clip = np.random.default_rng(0).normal(0, 0.1, lengths[-1]) * np.linspace(0, 1, lengths[-1])
     clip = clip.astype(np.float32)
     np.save(folder / "clip.npy", clip)
     program = _ASK_ONNX if file.suffix == ".onnx" else _ASK_KERAS
-    _python(program, file, folder / "clip.npy", folder / "found.npy", *lengths)
+    _python(program, file, folder / "clip.npy", folder / "found.npy", *lengths, backend=keras.backend.backend())
     found = np.load(folder / "found.npy", allow_pickle=False)
     plain = replace(bundle, reference=None)
     expected = [list(predict_song(clip[:n], plain, bundle.mel.sample_rate).vector.values()) for n in lengths]
@@ -206,7 +254,7 @@ def _check(file, bundle, folder):
     if not difference < 1e-3:
         raise RuntimeError(f"the exported file answers differently from predict_song, by {difference:.2g}; not kept")
 
-# %% ../../nbs/predict/export.ipynb #0ab99258
+# %% ../../nbs/predict/export.ipynb #d9d4bdfe
 def export_waveform_model(bundle, file, progress=True):
     """Write the whole path from waveform to vector into one file, for Keras or for ONNX.
 
@@ -256,13 +304,13 @@ def export_waveform_model(bundle, file, progress=True):
     with tempfile.TemporaryDirectory() as folder, whole_file(file) as draft:
         folder = Path(folder)
         saved = draft if file.suffix == ".keras" else folder / "model.keras"
-        with ONE_THREAD:
-            waveform_model(bundle).save(saved)
+        _save(waveform_model(bundle), saved)
         model = load_network(saved)
         if file.suffix == ".onnx":
             say("writing ONNX on PyTorch, which takes a minute")
             seconds = 2 * bundle.chunk.seconds
             _python(_TO_ONNX, saved, draft, round(seconds * bundle.mel.sample_rate), backend="torch")
+            _repair_onnx(draft)
         say("opening it and comparing")
         _check(draft, bundle, folder)
     return model
