@@ -374,17 +374,6 @@ def test_splitting_warns_of_nothing_else():
             split_tracks(TestFaultyTables.tracks.assign(artist=[f"a{i}" for i in range(40)]), "artist", fold=fold)
 
 
-@pytest.mark.parametrize("module", ["core.names", "split", "evaluate", "plot", "score.compare", "score.calibrate",
-                                    "score.leakage"])
-def test_examples_of_docstrings(module):
-    import doctest
-    import importlib
-
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    found = doctest.testmod(importlib.import_module(f"genre_study.{module}"), optionflags=options)
-    assert found.attempted and not found.failed
-
-
 SHARES = (0.5, 0.2, 0.3)  # all different, so that sides which change places are noticed
 
 
