@@ -210,7 +210,8 @@ def _opened(source):
     if isinstance(source, (str, os.PathLike)):
         source = open_store(source) if os.path.isfile(os.path.join(source, "zarr.json")) else read_corpus(source)
     if hasattr(source, "frames") and hasattr(source, "problems"):
-        problems = [(row.track_id, "unreadable", row.problem) for row in source.problems.itertuples()]
+        problems = [(row.track_id, "truncated" if "is cut off" in row.problem else "unreadable", row.problem)
+                    for row in source.problems.itertuples()]
         return source.tracks, partial(_examine_row, store=source), problems
     if not isinstance(source, pd.DataFrame):
         raise TypeError(f"expected a folder, a table of tracks or a store, got {type(source).__name__}: "
@@ -303,7 +304,7 @@ def audit_corpus(source, threshold=THRESHOLD, tolerance_s=1.0, exhaustive=False,
         One row a finding: `track_id`, `finding` (one of `FINDINGS`, in that order), `evidence` in words,
         `other_track_id` (the copy, else missing) and `score` (1 for exact replicas, at least `threshold` for near
         ones, else NaN). Each of several exact replicas is listed with the first of them, and only the first is compared
-        further. A store shows neither clipping nor cut files. Near replicas need 5 s in common: a shorter track is too
+        further. A store does not show clipping. Near replicas need 5 s in common: a shorter track is too
         short to compare, and one that is barely longer is compared only as a whole; both have a row.
 
     Raises
