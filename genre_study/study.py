@@ -152,6 +152,8 @@ class StudySettings:
         Size of the minicorpus, 3 to 10,000.
     frames_per_second : float
         Of the spectrograms, 0 to 1000; 0 for those of an .npz or a store.
+    db_range : list
+        Of an .npz: what its values 0 and 1 stand for, in dB; empty: they are relative, and scaling "power" is refused.
     workers : int
         Processes that make spectrograms; 0 for one a core.
     data_dir, run_dir : str
@@ -191,6 +193,7 @@ class StudySettings:
     allow_leakage: bool = False
     tracks_per_genre: int = _own(20, bounds=(3, 10_000))
     frames_per_second: float = _own(43.06640625, bounds=(0.0, 1000.0))
+    db_range: list = field(default_factory=list)
     workers: int = _own(0, bounds=(0, 1024))
     data_dir: str = "data"
     run_dir: str = "runs/reproduce"
@@ -343,8 +346,10 @@ def _imported_store(settings, file):
     _refuse_others(settings, MelSpec(n_mels=n_mels), settings.frames_per_second or MelSpec().frames_per_second)
     facts = gtzan_tracks()
     tracks = facts[facts.track_id.isin(ids)] if set(ids) <= set(facts.track_id) else None
-    folder = _store_folder(settings, file.stem, str(file.resolve()), n_mels, settings.frames_per_second)
-    return import_spectrograms(file, folder, tracks=tracks, frames_per_second=settings.frames_per_second or None)
+    folder = _store_folder(settings, file.stem, str(file.resolve()), n_mels, settings.frames_per_second,
+                           *([settings.db_range] if settings.db_range else ()))
+    return import_spectrograms(file, folder, tracks=tracks, frames_per_second=settings.frames_per_second or None,
+                               db_range=settings.db_range or None)
 
 # %% ../nbs/11_study.ipynb #8e439518
 def prepare_data(settings, corpus=None):

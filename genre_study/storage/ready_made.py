@@ -143,17 +143,19 @@ def _add_picture(row, values, writer, resample):
     frames, rate, seconds = values.T, writer.settings["frames_per_second"], row["duration_s"]
     if resample:
         frames = _resample_columns(frames, math.floor(seconds * rate + 1e-6) + 1, rate, seconds)
-    writer.put(row, frames)
+    low, high = writer.settings.get("db_range", (0.0, 1.0))
+    writer.put(row, low + (high - low) * frames)
 
 
-def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, progress):
+def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, db_range, progress):
     """Bring the spectrograms of an open archive into a store."""
     ids, (n_mels, n_columns), spectrograms = _open_spectrograms(archive, file)
     spec = MelSpec(n_mels=n_mels) if spec is None else spec
     if spec.n_mels != n_mels:
         raise ValueError(f"{file} has {n_mels} mel bands, but spec says n_mels={spec.n_mels}")
     rows, problems = _import_rows(ids, tracks, file)
-    with StoreWriter(folder, spec, "relative", frames_per_second or n_columns / seconds) as writer:
+    unit = "relative" if db_range is None else "db"
+    with StoreWriter(folder, spec, unit, frames_per_second or n_columns / seconds, db_range) as writer:
         todo = {row["track_id"]: row for row in writer.todo([{**row, "duration_s": seconds} for row in rows.values()])}
         source = file_state(file) if todo else None
         with progress_bar(len(ids), progress) as bar:
@@ -167,7 +169,7 @@ def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, pro
 
 # %% ../../nbs/storage/ready_made.ipynb #ce7cefa8
 def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_per_second=None, spec=None,
-                        progress=True):
+                        db_range=None, progress=True):
     """Make a store from ready-made spectrograms.
 
     Parameters
@@ -186,13 +188,15 @@ def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_pe
         Rate to interpolate to, linear in time: 22050 / 512 gives 1292 frames for 30 s. None keeps the columns.
     spec : MelSpec, optional
         The parameters that made the spectrograms, for the axis in Hz; by default MelSpec with the file's n_mels.
+    db_range : (float, float), optional
+        What the values 0 and 1 stand for, in dB, from -200 to 200. None: they are relative, and power can't be had.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     Store
-        The tracks of the file and of the table, with `unit` "relative": 0 to 1. Other tracks that earlier calls made
+        The tracks of the file and of the table, with `unit` "relative" (0 to 1), or "db" with a `db_range`. Other tracks that earlier calls made
         stay in the folder; only `open_store` shows them.
 
     Raises
@@ -200,9 +204,11 @@ def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_pe
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not such an archive, or the folder has another store.
+        If the file is not such an archive, `db_range` does not rise, or the folder has another store.
     """
     if not (np.isfinite(seconds) and seconds > 0) or not (frames_per_second is None or frames_per_second > 0):
         raise ValueError(f"seconds and frames_per_second must be above 0, got {seconds!r} and {frames_per_second!r}")
+    if db_range is not None and not (len(db_range) == 2 and -200 <= db_range[0] < db_range[1] <= 200):
+        raise ValueError(f"db_range is {db_range!r}; expected two numbers from -200 to 200 that rise: the dB of 0 and 1")
     with _opened(file) as archive:
-        return _import(archive, file, store_folder, tracks, seconds, frames_per_second, spec, progress)
+        return _import(archive, file, store_folder, tracks, seconds, frames_per_second, spec, db_range, progress)

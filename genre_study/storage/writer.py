@@ -126,7 +126,7 @@ def _read_settings(disk):
 def _differences(theirs, ours):
     """Say in words how two settings differ."""
     theirs, ours = ({**settings, **settings["spec"]} for settings in (theirs, ours))
-    return ", ".join(f"{name} {theirs.get(name)!r} and not {ours.get(name)!r}" for name in sorted(ours)
+    return ", ".join(f"{name} {theirs.get(name)!r} and not {ours.get(name)!r}" for name in sorted({*theirs, *ours})
                      if name != "spec" and theirs.get(name) != ours.get(name))
 
 # %% ../../nbs/storage/writer.ipynb #fcc0337f
@@ -146,8 +146,9 @@ def _begin(disk, settings):
                          "use another folder, or the store's own parameters")
 
 
-def _settings(spec, unit, frames_per_second):
-    return {"format": _FORMAT, "unit": unit, "frames_per_second": frames_per_second, "spec": spec.to_dict()}
+def _settings(spec, unit, frames_per_second, db_range=None):
+    made = {"format": _FORMAT, "unit": unit, "frames_per_second": frames_per_second, "spec": spec.to_dict()}
+    return made if db_range is None else {**made, "db_range": [float(end) for end in db_range]}
 
 # %% ../../nbs/storage/writer.ipynb #42e2951a
 def _row_file(name):
@@ -236,6 +237,8 @@ class StoreWriter:
         See `Store`.
     frames_per_second : float, optional
         Frames a second; by default those of `spec`.
+    db_range : (float, float), optional
+        Of ready-made spectrograms brought to dB: what 0 and 1 stood for. Two ranges are never mixed in one store.
 
     Raises
     ------
@@ -255,9 +258,9 @@ class StoreWriter:
     [44]
     """
 
-    def __init__(self, folder, spec, unit="db", frames_per_second=None):
+    def __init__(self, folder, spec, unit="db", frames_per_second=None, db_range=None):
         self.folder = os.fspath(folder)
-        self.settings = _settings(spec, unit, frames_per_second or spec.frames_per_second)
+        self.settings = _settings(spec, unit, frames_per_second or spec.frames_per_second, db_range)
         self.disk, self._rows = open_disk(folder), None
 
     def __enter__(self):
