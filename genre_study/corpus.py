@@ -107,13 +107,15 @@ def gtzan_tracks():
     -------
     pandas.DataFrame
         One row a track, sorted by ``track_id``: ``track_id`` ("blues.00000"), ``genre``, ``artist`` and ``title``
-        (missing if unknown), ``filtered_split`` ("train", "valid", "test", or missing for the 70 tracks that the
+        (missing if unknown), ``matched_artist`` (for 60 of the 81 tracks without an artist, see below),
+        ``filtered_split`` ("train", "valid", "test", or missing for the 70 tracks that the
         fault-filtered split leaves out) and ``fault``: "replica" for the 50 that a published list calls copies of
         another track, "distorted" (2), "unreadable" (jazz.00054), or "".
 
     Notes
     -----
-    Artists and titles: B. L. Sturm, "An analysis of the GTZAN music genre dataset", MIRUM 2012. Split: C. Kereliuk,
+    Artists and titles: B. L. Sturm, "An analysis of the GTZAN music genre dataset", MIRUM 2012. Matched artists: a music
+    recognition service, each match judged by hand; no split uses them, the study of protocols says what they change. Split: C. Kereliuk,
     B. L. Sturm and J. Larsen, "Deep learning and music adversaries", IEEE Trans. Multimedia, 2015. Replicas and
     distortions: J. H. Foleis and T. F. Tavares, "Texture selection for automatic music genre classification", Applied
     Soft Computing 89, 2020, after B. L. Sturm, arXiv 1306.1461, 2013. More in data/README.md of the repository.
@@ -123,7 +125,7 @@ def gtzan_tracks():
     >>> gtzan_tracks().set_index("track_id").loc["blues.00000", "artist"]
     'John Lee Hooker'
     """
-    missing = {name: [""] for name in ("artist", "title", "filtered_split")}
+    missing = {name: [""] for name in ("artist", "matched_artist", "title", "filtered_split")}
     with resources.files("genre_study").joinpath("data/gtzan_tracks.csv").open(encoding="utf-8") as file:
         facts = pd.read_csv(file, dtype="str", keep_default_na=False, na_values=missing)
     return facts.sort_values("track_id", ignore_index=True)

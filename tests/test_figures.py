@@ -50,6 +50,7 @@ FIGURES = {  # metrics.json # key: the files of predictions
     "accuracy/metrics.json#shipped": ["accuracy/predictions-shipped.parquet"],
     "kernels/metrics.json#train": ["kernels/predictions-train.parquet"],
     "kernels/metrics.json#train_and_valid": ["kernels/predictions-train_and_valid.parquet"],
+    "pretraining/metrics.json#test": ["pretraining/predictions.parquet"],
     "mel999-filtered-fourteen/metrics.json#song": ["mel999-filtered-fourteen/songs.parquet"],
 }
 
