@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import genre_study
-from .core.layouts import printable
+from .core.paths import printable
 from .core.paths import user_path
 
 # %% ../nbs/command.ipynb #4d6a6934

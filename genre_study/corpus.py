@@ -10,13 +10,13 @@ import os
 import warnings
 from collections import Counter
 from importlib import resources
-from pathlib import Path
 
 import pandas as pd
 
 from .core.audio import AudioError, is_audio_name, read_header
-from .core.layouts import find_tracks, genre_key, printable
+from .core.layouts import find_tracks, genre_key
 from .core.names import first_few, name_key, tidy_name
+from .core.paths import printable, user_path
 
 # %% ../nbs/01_corpus.ipynb #ca3a42dc
 def _read_length(path):
@@ -114,11 +114,12 @@ def gtzan_tracks():
 
     Notes
     -----
-    Artists and titles: B. L. Sturm, "An analysis of the GTZAN music genre dataset", MIRUM 2012. Matched artists: a music
-    recognition service, each match judged by hand; no split uses them, the study of protocols says what they change. Split: C. Kereliuk,
-    B. L. Sturm and J. Larsen, "Deep learning and music adversaries", IEEE Trans. Multimedia, 2015. Replicas and
-    distortions: J. H. Foleis and T. F. Tavares, "Texture selection for automatic music genre classification", Applied
-    Soft Computing 89, 2020, after B. L. Sturm, arXiv 1306.1461, 2013. More in data/README.md of the repository.
+    Artists and titles: B. L. Sturm, "An analysis of the GTZAN music genre dataset", MIRUM 2012. Matched artists: a
+    music recognition service, each match judged by hand; no split uses them, the study of protocols says what they
+    change. Split: C. Kereliuk, B. L. Sturm and J. Larsen, "Deep learning and music adversaries", IEEE Trans.
+    Multimedia, 2015. Replicas and distortions: J. H. Foleis and T. F. Tavares, "Texture selection for automatic music
+    genre classification", Applied Soft Computing 89, 2020, after B. L. Sturm, arXiv 1306.1461, 2013. More in
+    data/README.md of the repository.
 
     Examples
     --------
@@ -240,6 +241,6 @@ def read_corpus(source, artists="auto"):
     unnamed = pd.Series(_track_ids(tracks["genre"], tracks["name"]))
     tracks["track_id"] = given.where((given != "") & ~given.duplicated(keep=False), unnamed)
     tracks = tracks.sort_values(["genre", "name", "path"], kind="stable", ignore_index=True)
-    folders = dict.fromkeys(folder for folder in (Path(source).expanduser(), root) if folder.is_dir())
+    folders = dict.fromkeys(folder for folder in (user_path(source), root) if folder.is_dir())
     tracks = _with_artists(tracks, artists, folders)
     return tracks[["track_id", "path", "genre", "artist", "duration_s", "problem"]]

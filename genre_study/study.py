@@ -29,6 +29,7 @@ import yaml
 from .chunk import ChunkSpec, chunk_table
 from .core.files import write_whole
 from .core.layouts import is_corpus_file
+from .core.paths import user_path
 from .corpus import gtzan_replicas, gtzan_tracks, read_corpus
 from .evaluate import evaluate, song_vectors
 from .mel import MelSpec
@@ -317,7 +318,7 @@ def check_settings(names, settings_class=StudySettings):
 def _store_folder(settings, name, *parts):
     """Where the store of a corpus is kept; `parts` are all that it depends on."""
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return Path(settings.data_dir).expanduser() / "stores" / f"{name}-{digest}"
+    return user_path(settings.data_dir) / "stores" / f"{name}-{digest}"
 
 # %% ../nbs/11_study.ipynb #044a7516
 def _refuse_others(settings, spec, frames_per_second):
@@ -374,7 +375,7 @@ def prepare_data(settings, corpus=None):
         If it is a file of another kind, if no track can be used, or if ready-made spectrograms (an .npz, a store) have
         other bands, another mel scale or, in a store, another rate than the settings say.
     """
-    source = Path(settings.corpus if corpus is None else corpus).expanduser()
+    source = user_path(settings.corpus if corpus is None else corpus)
     if not source.exists():
         advice = "give 'minicorpus', a corpus (folder, archive or CSV), an .npz of spectrograms, or a store"
         if settings.corpus == "minicorpus":
@@ -494,7 +495,7 @@ def start_run(settings):
         If matplotlib's settings ask for LaTeX, and there is none.
     """
     _refuse_tex()
-    folder = Path(settings.run_dir).expanduser()
+    folder = user_path(settings.run_dir)
     text, file = yaml.safe_dump(asdict(settings), sort_keys=False), folder / "parameters.yaml"
     if (folder / "metrics.json").exists():
         raise FileExistsError(f"run_dir={settings.run_dir!r} holds a finished run; choose another run_dir or remove it")
@@ -634,7 +635,7 @@ def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
     dict
         The content of `metrics.json`.
     """
-    folder, genres = Path(settings.run_dir).expanduser(), sorted(tracks.genre.unique())
+    folder, genres = user_path(settings.run_dir), sorted(tracks.genre.unique())
     known = [name for name in ("track_id", "genre", "artist") if name in tracks]
     for name, make in (("chunks", lambda table: table), ("songs", song_vectors)):
         table = pd.concat([make(table).assign(split=side) for side, table in predictions.items()], ignore_index=True)

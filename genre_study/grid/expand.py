@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ..core.paths import user_path
 from ..study import value_problem
 
 # %% ../../nbs/grid/expand.ipynb #307eaabf
@@ -99,7 +100,7 @@ def read_study(study):
     """
     if isinstance(study, Study):
         return study
-    path = Path(study).expanduser()
+    path = user_path(study)
     if not path.is_file():
         raise FileNotFoundError(f"no study notebook at {str(study)!r}; expected one such as "
                                 "'nbs/studies/reproduce.ipynb'")
@@ -209,7 +210,7 @@ def read_grid(grid, base=None):
     """
     name = "grid"
     if not isinstance(grid, dict):
-        path = Path(grid).expanduser()
+        path = user_path(grid)
         name, grid = path.stem, _load_yaml(path)
     unknown = sorted(set(map(str, grid)) - set(_GRID_KEYS))
     if unknown:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import write_whole
+from ..core.paths import user_path
 from .expand import expand_grid, flatten_parameters, read_grid, read_study
 from .page import write_page
 from .results import compare_levels
@@ -226,7 +227,7 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
     from tqdm import tqdm
 
     study, read = read_study(study), read_grid(grid, base)
-    points, out = expand_grid(grid, study, base), Path(out).expanduser()
+    points, out = expand_grid(grid, study, base), user_path(out)
     at_once, good, machine = 1 if workers is None else workers, None, _machine()
     _shares(at_once, threads, memory_gb, machine)  # what is wrong is said before a folder is made
     out.mkdir(parents=True, exist_ok=True)
@@ -294,7 +295,7 @@ def ablate(choices, study, out, seeds=3, base=None, workers=None, report=None, p
     """
     import joblib
 
-    study, base, out = read_study(study), dict(base or {}), Path(out).expanduser()
+    study, base, out = read_study(study), dict(base or {}), user_path(out)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds={seeds!r}, expected a whole number of at least 1")
     if "scored_side" in study.parameters:

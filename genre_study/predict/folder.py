@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..core.audio import AudioError, is_audio_name
 from ..core.files import whole_file
-from ..core.layouts import printable
+from ..core.paths import printable
 from ..core.paths import user_path
 from .bundle import open_bundle
 from .song import predict_song

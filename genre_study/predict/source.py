@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.audio import (
     MAX_DURATION_S, SAMPLE_RATES_HZ, AudioError, CutOffError, audio_blocks, mean_of_channels, resample)
-from ..core.layouts import printable
+from ..core.paths import printable
 from ..core.paths import user_path
 
 # %% ../../nbs/predict/source.ipynb #2619899e

@@ -15,6 +15,8 @@ import uuid
 from functools import cache
 from hashlib import sha256
 
+from ..core.paths import user_path
+
 # %% ../../nbs/storage/disk.ipynb #993df49c
 @cache
 def _machine():
@@ -49,7 +51,7 @@ class LocalDisk:
     """
 
     def __init__(self, folder):
-        self.root = os.path.expanduser(os.fspath(folder))
+        self.root = str(user_path(folder))
 
     def path(self, name):
         """Return the path of a file or folder."""

@@ -196,8 +196,8 @@ def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_pe
     Returns
     -------
     Store
-        The tracks of the file and of the table, with `unit` "relative" (0 to 1), or "db" with a `db_range`. Other tracks that earlier calls made
-        stay in the folder; only `open_store` shows them.
+        The tracks of the file and of the table, with `unit` "relative" (0 to 1), or "db" with a `db_range`. Other
+        tracks that earlier calls made stay in the folder; only `open_store` shows them.
 
     Raises
     ------
@@ -209,6 +209,7 @@ def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_pe
     if not (np.isfinite(seconds) and seconds > 0) or not (frames_per_second is None or frames_per_second > 0):
         raise ValueError(f"seconds and frames_per_second must be above 0, got {seconds!r} and {frames_per_second!r}")
     if db_range is not None and not (len(db_range) == 2 and -200 <= db_range[0] < db_range[1] <= 200):
-        raise ValueError(f"db_range is {db_range!r}; expected two numbers from -200 to 200 that rise: the dB of 0 and 1")
+        raise ValueError(f"db_range is {db_range!r}; expected two numbers from -200 to 200 that rise: the dB of 0 and "
+                         "1")
     with _opened(file) as archive:
         return _import(archive, file, store_folder, tracks, seconds, frames_per_second, spec, db_range, progress)
