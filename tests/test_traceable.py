@@ -20,8 +20,9 @@ attribute `data-source="metrics.json#song.accuracy"`. Paths are relative to the 
 to be a file that git keeps or could keep, not one of runs/ or data/.
 
 What counts as a figure: percentages, decimals below 1 with two or more places, and numbers with ms, MB, GB, points,
-times, x or samples a second. Not: a percentage that names a setting (50% overlap, 95% interval), code, and the executed
-outputs of a notebook, which are their own source.
+times, x or samples a second; also in words ("seventy per cent", "two thirds of the songs") or in backticks. Not: a
+percentage that names a setting (50% overlap, 95% interval), code, and the executed outputs of a notebook, which are
+their own source. Counts without a unit are a matter of test_quotations.py.
 """
 
 import csv
@@ -39,6 +40,15 @@ FIGURE = re.compile(
     r"|\d[\d,]*(?:\.\d+)?\s?(?:ms|MB|GB|points|times|x|samples a second)\b)"
 )
 
+QUOTED_AS_CODE = re.compile(r"[-−+]?\d[\d,.]*\s?(?:%|points|times)(?: \(.*\))?")
+SMALL = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+IN_WORDS = re.compile(
+    rf"(?i)\b(?:(?:{SMALL}|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred)[- ]?)+(?:percent|per cent)\b"
+    rf"|\b(?:{SMALL})[- ](?:thirds|quarters|fifths|tenths) of (?:the |all )?(?:(?!their)\w+ )?"
+    r"(?:songs|tracks|chunks|answers)\b"
+    rf"|\b(?:{SMALL}) out of (?:{SMALL}|\d+)\b"
+)
+
 
 @dataclass
 class Link:
@@ -53,7 +63,7 @@ def read_markdown(text):
     "Links and remaining text of Markdown; code is left out, HTML inside is read as HTML."
     text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.S | re.M)
-    text = re.sub(r"(?<!`)`[^`\n]+`(?!`)", "", text)
+    text = re.sub(r"(?<!`)`([^`\n]+)`(?!`)", lambda code: code[1] if QUOTED_AS_CODE.fullmatch(code[1]) else "", text)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)  # pictures
     links = []
 
@@ -222,7 +232,7 @@ def complaints(document, root):
         if wrong:
             yield f"[{link.text}]({link.target}): {wrong}"
     rest = SETTING.sub(" ", rest)
-    for found in FIGURE.finditer(rest):
+    for found in (*FIGURE.finditer(rest), *IN_WORDS.finditer(rest)):
         around = " ".join(rest[max(0, found.start() - 40) : found.end() + 30].split())
         yield f"no source for {found[0].strip()!r} in '{around}'"
 
@@ -302,6 +312,11 @@ def test_right_figures_pass(page, text):
     ("[84.0%](reports/a/claims.ipynb)", "is not found in"),
     ("[61.2%](reports/a/metrics.json)", "is no source of a figure"),
     ("<table><tr><td>61.2%</td></tr></table>", "no source for '61.2%'"),
+    ("accuracy is `61.2%`", "no source for '61.2%'"),
+    ("accuracy is `61.2% (95% interval 55.1% to 66.7%)`", "no source for '61.2%'"),
+    ("sixty-one per cent of the songs", "no source for 'sixty-one per cent'"),
+    ("Two thirds of the songs are classified correctly", "no source for 'Two thirds of the songs'"),
+    ("nine out of ten songs", "no source for 'nine out of ten'"),
 ])
 def test_wrong_figures_fail(page, text, why):
     found = page(text)
