@@ -114,7 +114,9 @@ def read_report(settings_file):
     card["answer"] = f"The notebook stopped with {stopped[0]}" if stopped else fill(card["answer"], metrics)
     if "interval" in card:
         try:
-            value, (low, high) = (look_up(card["interval"] + end, metrics) for end in ("", "_ci95"))
+            *path, name = card["interval"].split(".")
+            place = look_up(".".join(path), metrics) if path else metrics
+            value, (low, high) = place[name], place.get(f"{name}_ci95_artists", place[f"{name}_ci95"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise SphinxError(f"{settings_file}: metrics.json has no interval of {card['interval']!r} "
                               f"({error!r})") from None

@@ -137,6 +137,17 @@ def test_protocols_are_what_their_predictions_say():
     assert set(answers.track_id[answers.rule == "official"]) == official
 
 
+def test_coarse_spectrograms_cost_what_the_predictions_say():
+    answers = pd.read_parquet(REPORTS / "decimation" / "predictions.parquet")
+    answers["right"] = answers.predicted.astype(str) == [TRACKS[track]["genre"] for track in answers.track_id]
+    means = answers.groupby(["corpus", "kind"], observed=True).right.mean()
+    said = json.loads((REPORTS / "decimation/metrics.json").read_text("utf-8"))
+    for corpus, figures in said.items():
+        fine, coarse = means[corpus, "fine"], means[corpus, "coarse"]
+        assert figures["fine"]["accuracy"] == pytest.approx(fine, abs=1e-9)
+        assert figures["fine_minus_coarse"]["difference"] == pytest.approx(fine - coarse, abs=1e-9)
+
+
 def test_the_synthetic_report_is_what_its_predictions_say():
     table = pd.read_parquet(REPORTS / "reproduce" / "songs.parquet").query("split == 'test'")
     predicted = np.array(GENRES)[table[GENRES].to_numpy().argmax(axis=1)]
