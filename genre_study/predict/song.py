@@ -151,7 +151,8 @@ def _draw(song, figure):
     return figure
 
 # %% ../../nbs/predict/song.ipynb #3d15ef22
-SONG_KEYS = ("name", "duration_s", "top", "vector", "uncertainty", "trust", "reasons", "novelty", "trained_on")
+SONG_KEYS = ("name", "duration_s", "top", "vector", "uncertainty", "trust", "reasons", "novelty", "band_hz",
+             "trained_on")
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,8 @@ class Prediction:
         Log-mel spectrogram (n_mels, up to 800 columns) in dB, for a picture of the song.
     source : str, path, bytes, file object or (array, sample_rate)
         Where the song came from.
+    band_hz : tuple of float
+        Lowest and highest frequency that the recording holds, in Hz, of those that the network is given.
     """
 
     vector: dict
@@ -201,6 +204,7 @@ class Prediction:
     chunk_s: float = field(default=3.0, repr=False)
     overview: np.ndarray = field(default=None, repr=False)  # (n_mels, up to 800 columns), dB
     source: object = field(default=None, repr=False)
+    band_hz: tuple = field(default=None, repr=False)
 
     @property
     def top(self):
@@ -304,4 +308,5 @@ def predict_song(source, model=None, sample_rate=None, progress=False, max_durat
         temperature=bundle.temperature,
         novelty=judgement.novelty, name=recording.name, duration_s=recording.duration_s, trained_on=bundle.trained_on,
         chunk_s=bundle.chunk.seconds, overview=overview,
+        band_hz=frames.summary.band_hz,
         source=(source, sample_rate) if isinstance(source, (list, np.ndarray)) else source)
