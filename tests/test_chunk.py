@@ -64,3 +64,28 @@ def test_a_missing_length_is_named():
 def test_order_of_tracks_is_kept():
     tracks = pd.DataFrame({"track_id": ["z", "a", "m"], "duration_s": [6.0, 6.0, 6.0]})
     assert chunk_table(tracks).track_id.drop_duplicates().tolist() == ["z", "a", "m"]
+
+
+@pytest.mark.parametrize("overlap, step_s", [(0.0, 2.0), (0.25, 1.5), (0.5, 1.0), (0.75, 0.5)])
+def test_overlap_is_the_share_that_two_neighbours_have_in_common(overlap, step_s):
+    starts = chunk_table(pd.DataFrame({"track_id": ["x"], "duration_s": [10.0]}), ChunkSpec(2.0, overlap)).start_s
+    assert len(starts) == 1 + round(8.0 / step_s)
+    np.testing.assert_allclose(np.diff(starts), step_s)
+
+
+def test_every_hundredth_of_a_second_has_its_frame():
+    """In floating point 0.29 s times 100 frames a second is a little less than 29."""
+    assert [ChunkSpec(k / 100, tolerance_s=0.0).n_frames(100) for k in range(1, 700)] == list(range(2, 701))
+
+
+def test_chunks_of_many_tracks_are_those_of_each():
+    """They inherit genre and side; the frames of a track count, not the duration that its header says."""
+    tracks = pd.DataFrame({"track_id": list("cab"), "genre": ["pop", "jazz", "pop"], "n_frames": [300, 900, 140],
+                           "split": ["test", "train", "valid"], "duration_s": 30.0})
+    chunks = chunk_table(tracks)
+    each = [chunk_table(tracks.iloc[[row]].drop(columns="duration_s")) for row in range(3)]
+    pd.testing.assert_frame_equal(chunks, pd.concat(each, ignore_index=True))
+    sides = chunks.groupby("track_id").split.agg(set).to_dict()
+    assert sides == {"a": {"train"}, "b": {"valid"}, "c": {"test"}}
+    ends = (chunks.start_frame + chunks.n_frames).groupby(chunks.track_id).max()
+    assert (ends <= tracks.set_index("track_id").n_frames.reindex(ends.index) + 2).all()

@@ -131,3 +131,16 @@ def test_command_line(tmp_path, capsys):
     assert main(["compare", runs[0], runs[0], "--csv"]) == 0
     same = capsys.readouterr().out  # a run and itself
     assert f"{runs[0]} minus {runs[0]},0.0" in same and len(same.splitlines()) == 8
+
+
+def test_synthetic_music_with_names_of_gtzan_gets_no_artists(tmp_path):
+    """A run that does not know its artists gets those of the index only if it is on that music."""
+    known = gtzan_tracks().groupby("genre").head(4)
+    genres = sorted(known.genre.unique())
+    table = known[["track_id", "genre"]].assign(split="test", **dict.fromkeys(genres, 0.1))
+    for corpus, columns in (("path/to/genres", ["track_id", "genre", "artist"]), ("minicorpus", ["track_id", "genre"])):
+        (tmp_path / corpus).mkdir(parents=True)
+        table.to_parquet(tmp_path / corpus / "songs.parquet")
+        facts = {"scored_side": "test", "genres": genres, "corpus": corpus}
+        (tmp_path / corpus / "metrics.json").write_text(json.dumps(facts))
+        assert list(read_songs(tmp_path / corpus)[1]) == columns

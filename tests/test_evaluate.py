@@ -495,3 +495,13 @@ def test_a_trained_network_carries_its_genres_and_what_it_learned():
         evaluate(table, tracks, ["jazz", "pop"])
     test = table[table.track_id.isin(["t6", "t7"])]
     assert evaluate(song_vectors(test), tracks, ["jazz", "pop"])["n_tracks"] == 2
+
+
+def test_certain_answers_are_in_the_highest_bin():
+    """A confidence of exactly 1 is no bin of its own; every answer is in one, between its edges."""
+    confidence = np.r_[np.linspace(0.5, 1.0, 51), [1.0] * 9]
+    tracks = pd.DataFrame({"track_id": [f"t{i:02d}" for i in range(60)], "genre": "jazz"})
+    songs = tracks[["track_id"]].assign(jazz=confidence, pop=1 - confidence)
+    curve = reliability_curve(songs, tracks, ["jazz", "pop"], n_bins=5)
+    assert curve.n.sum() == 60 and curve.high.max() == 1.0 and curve.low.is_unique and len(curve) == 3
+    assert ((curve.low - 1e-9 <= curve.confidence) & (curve.confidence <= curve.high)).all()

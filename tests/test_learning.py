@@ -15,9 +15,9 @@ from genre_study.feed import ChunkFeed, read_chunks
 from genre_study.mel import MelSpec
 from genre_study.model import NETWORKS, build_network
 from genre_study.network.checkpoint import load_checkpoint
-from genre_study.network.frozen import ValueFeed, frozen_values
+from genre_study.network.frozen import ValueFeed, frozen_values, value_feeds
 from genre_study.store import build_store
-from genre_study.train import RECIPES, TrainSpec, train
+from genre_study.train import RECIPES, TrainSpec, train, train_heads
 
 SMALL = {  # network: shape, options and choices that train in a second or two
     "fourteen_layer_cnn": ((96, 94, 1), {"filters": (4, 6, 8, 6, 4)}, {"epochs": 2, "batch_size": 8}),
@@ -32,7 +32,8 @@ def corpus(shape):
     store, chunks = small_store(n_mels=shape[0], n_frames=shape[1] + 21, chunk_frames=shape[1])
     place = chunks["track_id"].str[-3:].astype(int)
     chunks["split"] = np.select([place < 9, place < 15], ["train", "valid"], "test")
-    return store, {name: store.frames(name) for name in chunks["track_id"].unique()}, chunks
+    frames = {name: store.frames(name) for name in chunks["track_id"].unique()}
+    return store, frames, chunks.sample(frac=1, random_state=3).reset_index(drop=True)  # the sides lie mixed
 
 
 def with_frames(store, frames):
@@ -257,6 +258,65 @@ def test_frozen_values_are_those_of_each_chunk():
     alone = keras.Model(model.input, model.get_layer("descriptors").output)
     expected = np.concatenate([alone.predict(read_chunks(store, few[k:k + 1]), verbose=0) for k in range(7)])
     np.testing.assert_allclose(frozen_values(model, store, few, batch_size=3), expected, atol=1e-3)
+
+
+def network_with_frozen_layers(seed):
+    """A small network whose frozen layer has random weights."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((16, 40, 1))
+    x = keras.layers.Conv2D(4, 3, trainable=False)(inputs)
+    x = keras.layers.Identity(name="descriptors")(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.mark.parametrize("what", ["scaling", "chunks", "store", "model"])
+def test_kept_values_are_those_of_what_is_asked_for(what, tmp_path):
+    """Another scaling, other chunks of the same tracks, other audio, other frozen weights: never the old values."""
+    store, frames, chunks = corpus((16, 40, 1))
+    asked = {"model": network_with_frozen_layers(0), "store": store, "chunks": chunks[:12], "scaling": "track"}
+    other = asked | {what: {"scaling": "band", "chunks": chunks[:12].assign(start_frame=3), "store": with_frames(
+        store, {name: one[::-1] for name, one in frames.items()}), "model": network_with_frozen_layers(1)}[what]}
+    old = frozen_values(**asked, folder=tmp_path)
+    np.testing.assert_array_equal(frozen_values(**asked, folder=tmp_path), old)
+    new = frozen_values(**other, folder=tmp_path)
+    np.testing.assert_array_equal(new, frozen_values(**other))
+    assert not np.allclose(new, old)
+
+
+def test_heads_learn_each_by_itself_and_from_mixed_values():
+    shape, options, choices = SMALL["study_cnn"]
+    store, _, chunks = corpus(shape)
+    used = chunks[chunks["split"] != "test"]
+    values = frozen_values(build_network("study_cnn", shape, 3, **options), store, used)
+
+    def end(together=False, **changes):
+        model = build_network("study_cnn", shape, 3, seed=1, **options)
+        history = train_heads(model, values, used, TrainSpec(**choices | changes), progress=False, together=together)
+        return history.drop(columns="seconds"), model.get_weights()
+
+    expected = end()
+    assert same(trained("study_cnn", store, chunks), expected)
+    assert not same(end(together=True), expected)
+    assert not same(end(mixup_alpha=0.0), expected) and not same(end(seed=5), expected)
+
+
+def test_rows_of_the_test_side_are_in_no_feed_of_the_heads():
+    """And every row of the two other sides is dealt, those of the validation in order, to the last."""
+    values = np.arange(44.0).reshape(22, 2)
+    chunks = pd.DataFrame({"genre": list("ba") * 11, "split": (["train", "test", "valid"] * 8)[:22]})
+    train_feed, valid_feed = value_feeds(values, chunks, ["a", "b"], TrainSpec(batch_size=3), n_heads=2)
+    learned = np.concatenate([train_feed[number][0] for number in range(len(train_feed))])
+    assert set(learned[:, 0]) <= set(values[(chunks["split"] == "train").to_numpy(), 0]) and len(learned) == 6
+    batches = [valid_feed.whole_batch(number) for number in range(len(valid_feed))]
+    dealt = np.concatenate([seen[weights[:, 0] > 0] for seen, _, weights in batches])
+    labels = np.concatenate([labels[weights[:, 0] > 0] for _, labels, weights in batches])
+    of_valid = (chunks["split"] == "valid").to_numpy()
+    assert np.array_equal(dealt, values[of_valid])
+    assert ["ab"[place] for place in labels[:, 1].argmax(axis=1)] == chunks["genre"][of_valid].tolist()
+    for _, labels, weights in batches:
+        np.testing.assert_allclose(weights.sum(), 2 * len(labels[weights[:, 0] > 0]) * 9 / 7)
 
 
 NETS = """

@@ -127,3 +127,29 @@ def test_dropout_of_the_twin():
         assert abs((centred * (other - other.mean())).mean() / 0.24) < 5 / np.sqrt(n)
     again = keras.Sequential([keras.Input((64, 65, 16)), keras.layers.Dropout(0.4, seed=9)])
     assert np.array_equal(np.asarray(fast_twin(again)(ones, training=True)), steps[0])
+
+
+def test_the_quick_network_slides_over_time():
+    """A sound eight frames later, which is three steps of two, gives the same answer; other bands give another one."""
+    model = build_network("quick_cnn", (16, 120, 1), 3, seed=2)
+    chunks = np.zeros((3, 16, 120, 1), "float32")
+    sound = np.random.default_rng(0).normal(size=(16, 9, 1)) * 5
+    chunks[0, :, 48:57], chunks[1, :, 56:65], chunks[2, ::-1, 48:57] = sound, sound, sound
+    here, later, upside_down = model.predict(chunks, verbose=0)
+    np.testing.assert_allclose(here, later, atol=1e-5)
+    assert np.abs(here - upside_down).max() > 1e-3
+
+
+@pytest.mark.parametrize("name, options, n_dropouts", [("fourteen_layer_cnn", {"filters": (2, 2, 2, 2, 2)}, 5),
+                                                       ("quick_cnn", {"filters": 4}, 1)])
+def test_options_reach_the_layers(name, options, n_dropouts):
+    """Dropout, pools and activation are those that were asked for, and the outputs sum to 1."""
+    made = {pools: build_network(name, (96, 96, 1), 3, seed=0, dropout=0.3, pools=pools, **options)
+            for pools in ("max", "average", {"quick_cnn": "both"}.get(name, "alternating"))}
+    for pools, model in made.items():
+        rates = [layer.rate for layer in model.layers if type(layer).__name__ == "Dropout"]
+        kinds = {type(layer).__name__ for layer in model.layers if "Pooling" in type(layer).__name__}
+        assert rates == [0.3] * n_dropouts
+        assert {"Max" in kind for kind in kinds} == {"max": {True}, "average": {False}}.get(pools, {False, True})
+        answer = model.predict(np.random.default_rng(0).normal(size=(4, 96, 96, 1)), verbose=0)
+        np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)

@@ -15,7 +15,7 @@ import soundfile
 
 from genre_study.core.audio import AudioError
 from genre_study.mel import MelSpec
-from genre_study.predict.bundle import Bundle, load_bundle, save_bundle
+from genre_study.predict.bundle import Bundle, bundle_of_run, load_bundle, save_bundle
 from genre_study.predict.export import waveform_model
 from genre_study.predict.folder import predict_folder
 from genre_study.predict.novelty import SongSummary, fit_reference, measure_novelty
@@ -891,3 +891,38 @@ def test_file_that_was_cut_off_is_predicted_and_says_so(bundle, wave, tmp_path):
         song = predict_song(source, bundle)
         assert song.duration_s == pytest.approx(3.2, abs=0.01) and song.reasons[0].startswith("is cut off: 4.0")
     assert predict_song(tmp_path / "a.wav", bundle).reasons == []
+
+
+def test_a_bundle_is_what_its_run_was(tmp_path):
+    """Temperature of the validation side, reference of the training side, scaling, rate and chunks of the run."""
+    from genre_study.evaluate import song_vectors
+    from genre_study.model import build_network
+    from genre_study.score.calibrate import fit_temperature
+
+    rng, names = np.random.default_rng(0), [f"t{k:02d}" for k in range(60)]
+    rows = pd.DataFrame({"track_id": names[30:], "start_s": 0.0, "genre": ["a", "b"] * 15,
+                         "split": ["valid"] * 16 + ["test"] * 14})
+    sure = np.where(rows.split == "valid", 0.95, 0.55)  # too sure on valid, not sure enough on test
+    right = np.where(rows.split == "valid", np.arange(30) % 4 > 0, True)
+    rows["a"] = np.where((rows.genre == "a") == right, sure, 1 - sure)
+    rows["b"] = 1 - rows.a
+    rows.to_parquet(tmp_path / "chunks.parquet")
+    build_network("quick_cnn", (16, 41, 1), 2, seed=1, filters=4).save(tmp_path / "model.keras")
+    (tmp_path / "metrics.json").write_text(json.dumps({
+        "parameters": {"chunk_seconds": 2.0, "overlap": 0.25, "scaling": "track"}, "training": {"scaling": "band"},
+        "spectrograms": {"unit": "db", "frames_per_second": 20.0, "mel": MelSpec(n_mels=16).to_dict()},
+        "genres": ["a", "b"], "n_tracks": {"train": 30}, "corpus": "c"}))
+    frames = {name: rng.normal(-40, 10, (50, 16)).astype("float16") for name in names}
+
+    class Made:
+        unit, spec, frames_per_second, tracks = "db", MelSpec(n_mels=16), 20.0, pd.DataFrame({"track_id": names})
+
+        def frames(self, track_id):
+            return frames[track_id]
+
+    found = bundle_of_run(tmp_path, Made())
+    valid = rows[rows.split == "valid"]
+    expected = fit_temperature(song_vectors(valid[["track_id", "a", "b"]]), valid[["track_id", "genre"]], ["a", "b"])
+    assert found.temperature == pytest.approx(expected) and expected > 1
+    assert found.reference == fit_reference(Made(), names[:30])
+    assert (found.scaling, found.chunk.overlap, found.mel.hop_length) == ("band", 0.25, 1102)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genre_study import study
 from genre_study.core.names import name_key, tidy_name
 from genre_study.corpus import gtzan_replicas, gtzan_tracks
 from genre_study.score.leakage import chunk_features, neighbour_share
@@ -541,3 +542,43 @@ def test_thinning_the_training_side_leaves_the_others_alone():
             assert set(chunks.track_id[chunks.split == side]) == set(whole.track_id[whole.split == side])
         assert (thin.split == "train").sum() == round(share * (whole.split == "train").sum())
         assert set(thin.track_id[thin.split == "train"]) < set(whole.track_id[whole.split == "train"])
+
+
+def gtzan_store():
+    """As much of a store of GTZAN as `deal` needs."""
+    return SimpleNamespace(tracks=gtzan_tracks().assign(duration_s=30.0), frames_per_second=43.0)
+
+
+@pytest.mark.filterwarnings("ignore:allowed leakage")
+@pytest.mark.parametrize("parameters", [{"protocol": "track"}, {"protocol": "chunk", "allow_leakage": True},
+                                        {"protocol": "filtered", "train_share": 0.5}])
+def test_the_seed_of_a_run_decides_its_split_its_chunks_and_its_thinning(parameters):
+    dealt = [deal(gtzan_store(), StudySettings(seed=seed, **parameters))[1] for seed in (0, 0, 1)]
+    sides = [set(zip(chunks.track_id, chunks.start_s, chunks.split)) for chunks in dealt]
+    assert sides[0] == sides[1] and sides[0] != sides[2]
+
+
+def test_the_folds_of_a_run_test_each_track_once():
+    tested = [deal(small_store(), StudySettings(protocol="track", fold=fold))[0].query("split == 'test'").track_id
+              for fold in range(5)]
+    assert sorted(track for fold in tested for track in fold) == sorted(small_store().tracks.track_id)
+
+
+def test_a_run_refuses_a_split_that_leaks(monkeypatch):
+    """Whatever split_tracks may do: an artist on two sides ends the run."""
+    store = small_store()
+    store.tracks["artist"] = [f"{genre} {i // 8}" for i, genre in enumerate(store.tracks.genre)]
+    deal(store, StudySettings(protocol="artist"))
+    monkeypatch.setattr(study, "split_tracks", lambda tracks, protocol, **rest: split_tracks(tracks, "track", **rest))
+    with pytest.raises(LeakageError, match="artists have tracks on more than one side"):
+        deal(store, StudySettings(protocol="artist"))
+
+
+@pytest.mark.parametrize("sides, apart, learned", [(("train", "test"), 1, 1), (("train", "valid"), 1, 0),
+                                                   (("test", "test"), 0, 0)])
+def test_copies_on_two_sides_of_a_run_are_counted(sides, apart, learned):
+    facts, pair = gtzan_tracks(), gtzan_replicas().iloc[0]
+    tracks = facts[facts.track_id.isin(pair)]
+    chunks = tracks.assign(split=tracks.track_id.map(dict(zip(pair, sides))))
+    found = study.replicas_apart(tracks, chunks)
+    assert found == {"pairs": 1, "on_two_sides": apart, "one_in_train_one_in_test": learned}

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import papermill as pm
 import pytest
+import soundfile
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from genre_study.grid.page import write_page
 from genre_study.mel import MelSpec
 from genre_study.predict.bundle import bundle_of_run
 from genre_study.predict.song import predict_song
+from genre_study.split import LeakageError
 from genre_study.study import StudySettings, check_settings
 from genre_study.train import TrainSpec
 
@@ -172,6 +174,90 @@ def test_the_result_is_written_in_the_last_cell(root):
     cells = ["".join(source) for source in cells]
     assert [number for number, source in enumerate(cells) if "finish_run" in source] == [len(cells) - 1]
     assert [line for line in cells[-1].splitlines() if line.strip()][-1] == "print(result)"
+
+
+def finished(folder, learned=(), relabelled=False, **parameters):
+    """Finish a run of two tracks a genre and side; its validation songs are all right, its test songs all wrong."""
+    rows = [(f"{genre} {side} {k}", genre, f"{genre} {side}", side) for genre in "ab" for side in
+            ("train", "valid", "test") for k in range(2)]
+    tracks = pd.DataFrame(rows, columns=["track_id", "genre", "artist", "split"])
+    if relabelled:
+        tracks["genre"] = tracks.genre.where(tracks.track_id != "a train 0", "b")
+    chunks = tracks.loc[tracks.index.repeat(3)].reset_index(drop=True).assign(start_s=np.arange(36) % 3 * 1.5)
+    tables = {}
+    for side, right in (("valid", 0.9), ("test", 0.1)):
+        some = chunks[chunks.split == side]
+        is_a = np.where(some.genre == "a", right, 1 - right)
+        tables[side] = some[["track_id", "start_s"]].assign(a=is_a, b=1 - is_a)
+        tables[side].attrs["learned"] = list(learned)
+    store = SimpleNamespace(problems=[], unit="db", frames_per_second=43.0, spec=MelSpec())
+    chosen = StudySettings(run_dir=str(folder), **parameters)
+    study.start_run(chosen)
+    history = pd.DataFrame({"epoch": [1]})
+    return study.finish_run(chosen, store, tracks, chunks, tables, history, {}), tracks, chosen
+
+
+@pytest.mark.parametrize("side, accuracy", [("test", 0.0), ("valid", 1.0)])
+def test_a_run_quotes_the_side_it_was_scored_on(tmp_path, side, accuracy):
+    metrics, _, _ = finished(tmp_path / "run", scored_side=side)
+    assert metrics["song"]["accuracy"] == metrics["chunk"]["accuracy"] == accuracy
+    assert metrics["valid"]["song"]["accuracy"] == 1.0
+    assert metrics["n_tracks"] == dict.fromkeys(("train", "valid", "test"), 4)
+    assert metrics["n_chunks"] == dict.fromkeys(("train", "valid", "test"), 12)
+
+
+def test_a_run_says_what_it_learned_from(tmp_path):
+    """Hashes of the tracks of each side and of all labels, worked out here once more; another label is another hash."""
+    def digest(lines):
+        return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
+
+    metrics, tracks, _ = finished(tmp_path / "run")
+    other, _, _ = finished(tmp_path / "other", relabelled=True)
+    of_side = metrics["learned_from"]["track_ids_sha256"]
+    assert of_side == {side: digest(tracks.track_id[tracks.split == side]) for side in ("train", "valid", "test")}
+    assert metrics["learned_from"]["labels_sha256"] == digest(tracks.track_id + "\t" + tracks.genre)
+    assert other["learned_from"]["labels_sha256"] != metrics["learned_from"]["labels_sha256"]
+
+
+def test_a_run_does_not_score_what_it_learned_unless_it_may(tmp_path):
+    with pytest.raises(LeakageError, match="learned from 1 of these tracks: b test 1"):
+        finished(tmp_path / "run", learned=["b test 1", "a train 0"])
+    finished(tmp_path / "leaky", learned=["b test 1"], protocol="chunk", allow_leakage=True)
+
+
+def test_a_finished_run_and_one_with_other_parameters_are_left_alone(tmp_path):
+    _, _, chosen = finished(tmp_path / "run")
+    with pytest.raises(FileExistsError, match="holds a finished run"):
+        study.start_run(chosen)
+    study.start_run(StudySettings(run_dir=str(tmp_path / "begun")))
+    study.start_run(StudySettings(run_dir=str(tmp_path / "begun")))
+    with pytest.raises(FileExistsError, match="unfinished run with other parameters"):
+        study.start_run(StudySettings(run_dir=str(tmp_path / "begun"), seed=1))
+
+
+@settings(max_examples=50, deadline=None)
+@given(rate=st.floats(5.0, 300.0))
+def test_the_hop_is_the_one_nearest_to_the_rate(rate):
+    hop = StudySettings(frames_per_second=rate).mel_spec.hop_length
+    assert abs(hop - 22050 / rate) <= 0.5
+
+
+def test_each_corpus_and_each_spectrogram_has_its_own_store(tmp_path):
+    """Two folders of one name and two mel scales, one after another: each run gets what it asked for."""
+    for place, level in (("one", 0.1), ("other", 0.01)):
+        for name in ("jazz", "pop"):
+            (tmp_path / place / "genres" / name).mkdir(parents=True)
+            noise = np.random.default_rng(0).normal(0, level, 22050)
+            soundfile.write(tmp_path / place / "genres" / name / f"{name}.00000.wav", noise, 22050)
+    found = {}
+    for place in ("one", "other", "one"):
+        for scale in ("slaney", "htk"):
+            chosen = StudySettings(corpus=str(tmp_path / place / "genres"), mel_scale=scale, workers=1,
+                                   data_dir=str(tmp_path / "data"))
+            store = study.prepare_data(chosen)
+            frames = store.frames(store.tracks.track_id[0])
+            assert store.spec.mel_scale == scale and np.array_equal(frames, found.setdefault((place, scale), frames))
+    assert len({frames.tobytes() for frames in found.values()}) == 4
 
 
 class Broken(OSError):

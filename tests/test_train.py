@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from backend_probe import small_store
 
 from genre_study.model import build_network
 from genre_study.network.checkpoint import CHECKPOINT, Recorder, load_checkpoint
-from genre_study.train import RECIPES, TrainSpec, train
+from genre_study.train import RECIPES, TrainSpec, compile_model, train
 
 HERE = Path(__file__).parent
 EVERYTHING = {"batch_size": 16, "learning_rate": 5e-3, "optimizer": "adamw", "weight_decay": 1e-3,
@@ -129,18 +131,24 @@ def test_checkpoint_of_something_else_is_refused(tmp_path):
         run(TrainSpec(epochs=2, **PLAIN), run_dir=tmp_path)
 
 
-def test_best_weights_are_those_of_the_best_epoch():
-    """The final weights give the validation loss of the best epoch, which is not the last one here."""
+@pytest.mark.parametrize("ema_momentum", [0.0, 0.8])
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "last"])
+def test_best_weights_are_those_of_the_best_epoch(monitor, ema_momentum):
+    """The final weights give the validation loss of the best epoch, here neither the first nor the last one."""
     from genre_study.feed import read_chunks
 
     store, chunks = small_store()
+    chunks = chunks.drop(index=chunks.index[-5:])  # the last batch of the validation is not full
     model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
-    history = train(model, store, chunks, TrainSpec(epochs=8, batch_size=16, learning_rate=0.3), progress=False)
+    spec = TrainSpec(epochs=8, batch_size=16, learning_rate=0.3, monitor=monitor, ema_momentum=ema_momentum)
+    history = train(model, store, chunks, spec, progress=False)
     valid = chunks[chunks["split"] == "valid"]
     predicted = model.predict(read_chunks(store, valid), verbose=0)
     truth = predicted[np.arange(len(valid)), valid["genre"].map({"a": 0, "b": 1, "c": 2})]
-    assert history["val_loss"].idxmin() < len(history) - 1
-    np.testing.assert_allclose(-np.log(np.clip(truth, 1e-7, 1)).mean(), history["val_loss"].min(), rtol=1e-4)
+    best = {"val_loss": history["val_loss"].idxmin(), "val_accuracy": history["val_accuracy"].idxmax(), "last": 7}
+    assert len({0, 7, best["val_loss"]}) == 3 and len({0, 7, best["val_accuracy"]}) == 3
+    loss = -np.log(np.clip(truth, 1e-7, 1)).mean()
+    np.testing.assert_allclose(loss, history["val_loss"][best[monitor]], rtol=1e-3)
 
 
 def test_history_does_not_depend_on_memory_if_all_fits():
@@ -166,3 +174,52 @@ def test_training_without_validation_keeps_the_last_weights():
     model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
     history = train(model, store, chunks[chunks["split"] == "train"], TrainSpec(epochs=2, **PLAIN), progress=False)
     assert list(history) == ["epoch", "loss", "accuracy", "seconds"]
+
+
+EFFECTS = {  # field: the other choices that it needs to have an effect, and another value
+    "epochs": ({}, 3), "batch_size": ({}, 8), "seed": ({}, 1), "learning_rate": ({}, 2e-3),
+    "loss": ({}, "binary_crossentropy"), "scaling": ({}, "band"), "optimizer": ({"weight_decay": 0.1}, "adamw"),
+    "weight_decay": ({"optimizer": "adamw"}, 0.1), "schedule": ({}, "one_cycle"),
+    "warmup_share": ({"schedule": "one_cycle"}, 0.6), "label_smoothing": ({}, 0.2), "mixup_alpha": ({}, 0.4),
+    "time_mask": ({}, 20), "band_mask": ({}, 8), "ema_momentum": ({}, 0.9),
+    "monitor": ({"learning_rate": 0.3, "epochs": 8}, "last"),
+}
+
+
+@cache
+def weights_of(**spec):
+    """The weights after a training."""
+    return run(TrainSpec(**spec))[1]
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(TrainSpec)])
+def test_every_choice_of_a_training_has_an_effect(name):
+    others, value = EFFECTS[name]
+    spec = {"epochs": 2, "batch_size": 16} | others
+    before, after = weights_of(**spec), weights_of(**spec | {name: value})
+    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name, axis", [("time_mask", 2), ("band_mask", 1)])
+def test_masks_of_time_hide_frames_and_masks_of_bands_hide_bands(name, axis, monkeypatch):
+    from genre_study import feed
+
+    seen = set()
+    monkeypatch.setattr(feed, "mask", lambda chunks, rng, widest, axis: seen.add((axis, widest)))
+    run(TrainSpec(epochs=1, batch_size=16, **{name: 7}))
+    assert seen == {(axis, 7)}
+
+
+@pytest.mark.parametrize("warmup_share", [0.0, 0.3])
+def test_one_cycle_rises_and_falls_over_the_whole_training(warmup_share):
+    """A straight line to the highest rate, then half a cosine to 0 at the last step of the last epoch."""
+    model = build_network("quick_cnn", (16, 40, 1), 3)
+    spec = TrainSpec(epochs=5, learning_rate=0.4, schedule="one_cycle", warmup_share=warmup_share)
+    compile_model(model, spec, steps_per_epoch=20)
+    warmup, found = round(100 * warmup_share), []
+    for step in range(101):
+        model.optimizer.iterations.assign(step)
+        found.append(float(model.optimizer.learning_rate))
+    steps = np.arange(warmup, 101)
+    np.testing.assert_allclose(found[warmup:], 0.2 * (1 + np.cos(np.pi * (steps - warmup) / (100 - warmup))), atol=1e-6)
+    np.testing.assert_allclose(found[:warmup], np.linspace(0.4 / 25, 0.4, warmup + 1)[:-1], atol=1e-6)
