@@ -106,6 +106,7 @@ def test_no_accuracy_is_quoted_that_can_not_be_computed_again(document):
     covered = {f"{place}.accuracy" for place in FIGURES}
     covered |= {f"protocols/metrics.json#rules.{rule}.accuracy" for rule in RULES}
     covered |= {"protocols/metrics.json#matched.artists.accuracy"}
+    covered |= {"published/metrics.json#as_coded.accuracy"}
     covered |= {"reproduce/metrics.json#song.accuracy", "claims/metrics.json#published_accuracy"}
     assert quoted and not quoted - covered
 
@@ -135,6 +136,18 @@ def test_protocols_are_what_their_predictions_say():
     assert len(answers.groupby(["rule", "n_train", "split", "seed"], observed=True)) == 7 * 10 * 3 + 10
     official = {track for track, row in TRACKS.items() if row["filtered_split"] == "test"}
     assert set(answers.track_id[answers.rule == "official"]) == official
+
+
+def test_the_published_experiment_is_what_its_predictions_say():
+    answers = pd.read_parquet(REPORTS / "published" / "predictions.parquet").query("run.str.startswith('binary-power')")
+    track = answers.track_id.astype(str)
+    right = answers.predicted.astype(str).to_numpy() == [TRACKS[name]["genre"] for name in track]
+    artist = [TRACKS[name]["artist"].strip().casefold() or name for name in track]
+    rows, said = pd.DataFrame({"share": right, "artist": artist}), value("published/metrics.json#as_coded")
+    assert said["n"] == len(answers) and said["n_tracks"] == track.nunique()
+    assert said["accuracy"] == pytest.approx(right.mean(), abs=1e-9)
+    assert said["accuracy_ci95"] == pytest.approx(list(interval(rows, track.to_numpy())), abs=0.008)
+    assert said["accuracy_ci95_artists"] == pytest.approx(list(interval(rows, "artist")), abs=0.02)
 
 
 def test_coarse_spectrograms_cost_what_the_predictions_say():
