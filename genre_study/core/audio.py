@@ -381,11 +381,12 @@ def _sounds(file, name, handle):
         with _ffmpeg(file, problem) as found:
             yield found
         return
-    with tempfile.NamedTemporaryFile() as copy:
-        handle.seek(0)
-        shutil.copyfileobj(handle, copy)
-        copy.flush()
-        with _ffmpeg(copy.name, problem) as found:
+    with tempfile.TemporaryDirectory() as folder:  # Windows lets no other program read a NamedTemporaryFile
+        path = os.path.join(folder, "recording")
+        with open(path, "wb") as copy:
+            handle.seek(0)
+            shutil.copyfileobj(handle, copy)
+        with _ffmpeg(path, problem) as found:
             yield found
 
 # %% ../../nbs/core/audio.ipynb #0ee29fdc

@@ -11,9 +11,10 @@ import itertools
 import json
 import os
 import re
+import shutil
 import warnings
 from collections import Counter, defaultdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 import pandas as pd
@@ -283,6 +284,12 @@ def _of_ismir04(folder, files):
     return _listing(folder, rows) if rows else None
 
 # %% ../../nbs/core/layouts.ipynb #1d96e7d9
+def _place(folder, path):
+    """Return where a path of a table leads; one that was written on Windows leads there on every system."""
+    is_plain = "\\" not in path or (folder / path).exists()
+    return folder / (path if is_plain else PureWindowsPath(path).as_posix())
+
+
 def _of_table(file):
     """List the tracks of a CSV with path and genre, and artist and track_id if it has them."""
     try:
@@ -301,7 +308,7 @@ def _of_table(file):
         raise ValueError(f"{str(file)!r} has {len(without)} rows without a genre, row {without[0] + 2} first. Fill "
                          "them in, or "
                          "take them out")
-    paths = [file.parent / path for path in table.path]
+    paths = [_place(file.parent, path) for path in table.path]
     there = [path.exists() for path in paths]
     if len(table) and not any(there):
         raise ValueError(f"none of the {len(table)} files in {str(file)!r} is there, {printable(paths[0])!r} first. "
@@ -383,7 +390,7 @@ def _unpack_packed(files, target):
     """Write the audio in parquet or arrow files into a folder of genres, which appears complete or not at all."""
     with whole_folder(target) as draft:
         for number, (genre, name, content, path) in enumerate(row for file in files for row in _packed_rows(file)):
-            place = draft / (re.sub(r"[/\\]", "-", tidy_name(genre)).strip(".") or "unknown") / (
+            place = draft / (re.sub(r'[\x00-\x1f/\\:*?"<>|]', "-", tidy_name(genre)).strip(". ") or "unknown") / (
                 name if is_audio_name(name) else f"{number:05}.wav")
             place.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(place):
@@ -391,7 +398,10 @@ def _unpack_packed(files, target):
             if content is not None:
                 place.write_bytes(content)
             elif path:
-                place.symlink_to(Path(path).absolute())
+                try:
+                    place.symlink_to(Path(path).absolute())
+                except OSError:  # Windows allows few users to make links, some file systems allow none
+                    shutil.copyfile(path, place)
             else:
                 raise ValueError(f"{files[0]}: row {number} has neither audio nor a path to it. Get it again")
     return target

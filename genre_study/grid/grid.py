@@ -54,7 +54,7 @@ def _runs(points, study, out, **bounds):
     for point in points.to_dict("records"):
         parameters = {**study.parameters, **point["given"]}
         paths = {name: os.path.abspath(value) for name, value in parameters.items() if name != "run_dir"
-                 and isinstance(value, str) and os.sep in value and os.path.exists(value)}
+                 and isinstance(value, str) and not {os.sep, "/"}.isdisjoint(value) and os.path.exists(value)}
         yield Run(key=point["key"], folder=str(out / point["key"]), study=study, given=point["given"], cwd=os.getcwd(),
                   paths={**paths, "working folder": os.getcwd()}, **bounds)
 

@@ -131,10 +131,20 @@ class Run:
 # %% ../../nbs/grid/runner.ipynb #60fd0feb
 @contextlib.contextmanager
 def _locked(path):
-    """Return the number of an open file that holds the lock of a run; None if another process has it.
+    """Hold the lock of a run, and give the list of open files to inherit with it; None if another process has it.
 
     ``flock`` belongs to the open file: it ends when the last process that inherited the file ends, however it ends.
+    Windows has nothing like it: there the lock ends with this process, the list is empty, and `_watch` ends the run.
     """
+    if sys.platform == "win32":
+        import filelock
+
+        try:
+            with filelock.FileLock(path, timeout=0):
+                yield []
+        except filelock.Timeout:
+            yield None
+        return
     import fcntl
 
     with open(path, "ab") as file:
@@ -145,7 +155,7 @@ def _locked(path):
             return
         except OSError:  # a file system without locks: the caller's own queue is all there is
             pass
-        yield file.fileno()
+        yield [file.fileno()]
 
 # %% ../../nbs/grid/runner.ipynb #b944dcb6
 def _kernel_manager(lock, connection_file):
@@ -154,11 +164,11 @@ def _kernel_manager(lock, connection_file):
 
     class LockedKernelManager(AsyncKernelManager):
         def __init__(self, **options):
-            short = len(os.fsencode(connection_file)) < 100  # the path of a socket may have 103 bytes
-            super().__init__(connection_file=str(connection_file), transport="ipc" if short else "tcp", **options)
+            usable = os.name == "posix" and len(os.fsencode(connection_file)) < 100  # a socket's path: 103 bytes
+            super().__init__(connection_file=str(connection_file), transport="ipc" if usable else "tcp", **options)
 
         async def start_kernel(self, **options):
-            await super().start_kernel(**options, pass_fds=[lock])
+            await super().start_kernel(**options, pass_fds=lock)
 
     return LockedKernelManager
 
@@ -228,7 +238,7 @@ def _watch(parent, memory_gb, problem, interval_s=0.5):
 
     while not problem:
         time.sleep(interval_s)
-        if os.getppid() != parent:
+        if os.getppid() != parent or not psutil.pid_exists(parent):  # on Windows the parent's number stays
             _kill_children(os.getpid())
             os._exit(1)
         used = 0
@@ -266,7 +276,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
                      "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
                      "LOKY_MAX_CPU_COUNT", "NPROC")
 _WORK = "import sys; from pathlib import Path; from genre_study.grid.runner import _work; " \
-        "_work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
+        "_work(Path(sys.argv[1]), int(sys.argv[2]), [*map(int, sys.argv[3:])])"
 
 
 def _run_in_process(run, lock, stop):
@@ -274,10 +284,11 @@ def _run_in_process(run, lock, stop):
     prepared = tempfile.TemporaryDirectory(prefix="genre_study-", ignore_cleanup_errors=True)  # for what a kill leaves
     with prepared as scratch, open(Path(run.folder) / "log.txt", "ab") as log:
         (Path(scratch) / "run.json").write_text(json.dumps(asdict(run)))
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(run.threads)), "TMPDIR": scratch}
-        process = subprocess.Popen([sys.executable, "-c", _WORK, scratch, str(os.getpid()), str(lock)],
-                                   stdin=subprocess.DEVNULL,
-                                   stdout=log, stderr=log, start_new_session=True, pass_fds=[lock], env=environment)
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(run.threads)),
+                       **dict.fromkeys(("TMPDIR", "TEMP"), scratch)}  # TEMP: on Windows
+        process = subprocess.Popen([sys.executable, "-c", _WORK, scratch, str(os.getpid()), *map(str, lock)],
+                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                   pass_fds=lock, env=environment)
         try:
             while process.poll() is None:
                 if stop.is_set():

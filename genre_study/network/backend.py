@@ -87,23 +87,24 @@ def compiler_options():
 
 # %% ../../nbs/network/backend.ipynb #a936017d
 def _processor_key():
-    """Return a short name for this kind of processor: machine code made for one must not be run on another."""
+    """Return a short name for this kind of processor and Python: machine code for one must not be run on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         facts = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
     except OSError:
         facts = [platform.processor()]
-    return hashlib.sha256("\n".join([platform.machine(), *facts]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([platform.machine(), *facts]).encode()).hexdigest()[:12]
+    return f"{key}-python3.{sys.version_info[1]}"  # JAX compresses differently on 3.14
 
 
 def cache_folder():
-    """Folder of compiled networks: inside the user's own cache folder, one for each kind of processor.
+    """Folder of compiled networks: inside the user's own cache folder, one for each kind of processor and Python.
 
     Returns
     -------
     pathlib.Path or None
-        ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``genre_study/jax/<processor>``. It need not exist yet. None if it
-        could not be made.
+        ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``genre_study/jax/<processor>-python3.x``. It need not exist yet. None
+        if it could not be made.
     """
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -258,11 +259,13 @@ def settings():
     >>> settings()["backend"]
     'jax'
     """
+    import joblib
+
     backend = backend_name()
     found = {"backend": backend, "backend_version": next(filter(None, map(_version, _PACKAGES.get(backend, []))), "")}
     found |= {name: _version(name) for name in ("keras", "numpy")}
     found["python"] = platform.python_version()
-    found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found["cores"] = joblib.cpu_count()
     if backend == "jax":
         ours = [f"--{name}={value}" for name, value in compiler_options().items()]
         found["xla_flags"] = " ".join([*os.environ.get("XLA_FLAGS", "").split(), *ours])

@@ -30,16 +30,11 @@ def _maker_mark():
 
 def _maker_is_gone(mark):
     """Tell whether the process that chose this name ran on this machine and has ended; False if that is unknown."""
+    import psutil
+
     machine, _, rest = mark.partition("-")
-    if machine != _machine() or os.name != "posix":  # elsewhere there is no harmless signal to ask with
-        return False
-    try:
-        os.kill(int(rest.partition("-")[0]), 0)  # signal 0 does nothing, but only to a process that lives
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
-        pass
-    return False
+    number = rest.partition("-")[0]
+    return machine == _machine() and number.isdecimal() and len(number) < 10 and not psutil.pid_exists(int(number))
 
 # %% ../../nbs/storage/disk.ipynb #857dd829
 class LocalDisk:
@@ -239,4 +234,6 @@ def open_disk(folder):
     'LocalDisk'
     """
     scheme, found, path = os.fspath(folder).partition("://")
-    return RemoteDisk(folder) if found and scheme not in ("file", "local") else LocalDisk(path if found else folder)
+    if not found or len(scheme) < 2:  # one letter is a drive of Windows
+        return LocalDisk(folder)
+    return LocalDisk(path) if scheme in ("file", "local") else RemoteDisk(folder)

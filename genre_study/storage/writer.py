@@ -87,7 +87,7 @@ def track_rows(tracks):
 # %% ../../nbs/storage/writer.ipynb #cacee76f
 def _encode(frames, attributes):
     """Return the files of a zarr array (n_frames, n_mels), bytes by name, the metadata last."""
-    import zarr
+    import zarr.storage
 
     files = {}
     zarr.create_array(zarr.storage.MemoryStore(files), data=frames, chunks=frames.shape, compressors=None, filters=None,
@@ -97,7 +97,7 @@ def _encode(frames, attributes):
 
 def _encode_group(attributes):
     """Return the files of a zarr group."""
-    import zarr
+    import zarr.storage
 
     files = {}
     zarr.create_group(zarr.storage.MemoryStore(files), attributes=attributes)
