@@ -32,7 +32,8 @@ setup(
     ],
     packages=[*find_packages(include=["genre_study", "genre_study.*"]), "genre_study.studies"],
     package_dir={"genre_study.studies": "nbs/studies"},
-    package_data={"genre_study": ["data/*", "data/pretrained/*"], "genre_study.studies": ["*.ipynb", "grids/*.yaml"]},
+    package_data={"genre_study": ["py.typed", "data/*", "data/pretrained/*"],
+                  "genre_study.studies": ["*.ipynb", "grids/*.yaml"]},
     python_requires=f">={settings['min_python']}",
     install_requires=requirements("requirements"),
     extras_require={name.removesuffix("_requirements"): requirements(name) for name in settings

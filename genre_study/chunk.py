@@ -106,7 +106,8 @@ def _track_frames(tracks, frames_per_second):
     return _frames_of(length, frames_per_second)
 
 # %% ../nbs/02_chunk.ipynb #3b7337c2
-def chunk_table(tracks, spec=ChunkSpec(), frames_per_second=22050 / 512):
+def chunk_table(tracks: pd.DataFrame, spec: ChunkSpec = ChunkSpec(),
+                frames_per_second: float = 22050 / 512) -> pd.DataFrame:
     """List the chunks of all tracks in a table.
 
     Parameters

@@ -100,7 +100,7 @@ def _by_track(artists, track_ids):
     return track_ids.map(names.where(names != ""))
 
 # %% ../nbs/01_corpus.ipynb #f57a2b6c
-def gtzan_tracks():
+def gtzan_tracks() -> pd.DataFrame:
     """Read the facts about the 1,000 tracks of GTZAN from a table inside the package. No audio is needed.
 
     Returns
@@ -132,7 +132,7 @@ def gtzan_tracks():
     return facts.sort_values("track_id", ignore_index=True)
 
 
-def gtzan_replicas():
+def gtzan_replicas() -> pd.DataFrame:
     """Read the pairs of tracks of GTZAN that are the same recording from a table inside the package.
 
     Returns
@@ -191,7 +191,7 @@ def _with_artists(tracks, artists, folders):
     return tracks.assign(artist=pd.Series(artist, tracks.index, dtype="str"))
 
 # %% ../nbs/01_corpus.ipynb #003e2f02
-def read_corpus(source, artists="auto"):
+def read_corpus(source, artists="auto") -> pd.DataFrame:
     """Make the table of the tracks in a corpus. Headers are read, no audio is decoded.
 
     Parameters

@@ -8,6 +8,7 @@ __all__ = ['output_genres', 'predict_chunks', 'song_vectors', 'check_predictions
 
 # %% ../nbs/09_evaluate.ipynb #12a00f1c
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,11 @@ from .split import LeakageError, artist_groups, check_table, check_tracks
 _NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "true_genre", "split", "artist")
 _SUM_TOLERANCE = 1e-3  # how far from 1 the probabilities of a row may sum
 
+if TYPE_CHECKING:
+    import keras
+
 # %% ../nbs/09_evaluate.ipynb #0339dfc7
-def output_genres(model, genres=None):
+def output_genres(model: "keras.Model", genres=None) -> list[str]:
     """Name the outputs of a network.
 
     Parameters
@@ -56,7 +60,8 @@ def output_genres(model, genres=None):
 
 # %% ../nbs/09_evaluate.ipynb #ef060e49
 @memory_kept()
-def predict_chunks(model, store, chunks, genres=None, scaling="track", batch_size=256):
+def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=None, scaling: str = "track",
+                   batch_size: int = 256) -> pd.DataFrame:
     """Predict the genre of each chunk.
 
     Parameters
@@ -107,7 +112,7 @@ def predict_chunks(model, store, chunks, genres=None, scaling="track", batch_siz
     return table
 
 # %% ../nbs/09_evaluate.ipynb #87e57ef4
-def song_vectors(predictions, genres=None):
+def song_vectors(predictions: pd.DataFrame, genres=None) -> pd.DataFrame:
     """Average the chunk probabilities of each track.
 
     Parameters
@@ -156,7 +161,7 @@ def _check_rows(predictions, genres):
                              f"{first.track_id} with {found}")
 
 # %% ../nbs/09_evaluate.ipynb #b346bbfa
-def check_predictions(predictions, tracks, genres):
+def check_predictions(predictions: pd.DataFrame, tracks: pd.DataFrame, genres) -> None:
     """Raise unless the predictions can be evaluated.
 
     Parameters
@@ -192,7 +197,7 @@ def check_predictions(predictions, tracks, genres):
         raise ValueError(f"genre {whose} is not one of {first_few(genres, 12)}")
 
 # %% ../nbs/09_evaluate.ipynb #b0bf0347
-def match_predictions(predictions, tracks, genres):
+def match_predictions(predictions, tracks, genres) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check predictions, and look up the true genre of each row.
 
     Parameters
@@ -226,7 +231,8 @@ def match_predictions(predictions, tracks, genres):
     return truth, predictions[list(genres)].to_numpy(dtype=float), where
 
 # %% ../nbs/09_evaluate.ipynb #e473bd68
-def bootstrap_interval(counts, statistic, groups=None, n_resamples=2000, level=0.95, seed=0):
+def bootstrap_interval(counts: np.ndarray, statistic, groups=None, n_resamples: int = 2000, level: float = 0.95,
+                       seed: int = 0) -> tuple[float, float]:
     """Compute a percentile bootstrap interval of a statistic of summed counts.
 
     Parameters
@@ -270,7 +276,7 @@ def bootstrap_interval(counts, statistic, groups=None, n_resamples=2000, level=0
     return float(low), float(high)
 
 # %% ../nbs/09_evaluate.ipynb #e1ca07bd
-def wilson_interval(n_right, n, level=0.95):
+def wilson_interval(n_right: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Compute Wilson's interval of a share.
 
     Parameters
@@ -307,7 +313,8 @@ def _known_artists(tracks):
     return artist_groups(tracks)[0]
 
 
-def track_intervals(name, counts, statistic, tracks, share=False, n_resamples=2000, seed=0):
+def track_intervals(name: str, counts: np.ndarray, statistic, tracks: pd.DataFrame, share: bool = False,
+                    n_resamples: int = 2000, seed: int = 0) -> dict:
     """Compute 95% intervals that draw whole tracks and, if artists are known, whole artists.
 
     Parameters
@@ -376,7 +383,8 @@ def _refuse_learned(predictions, learned):
                            "other tracks, or pass learned=[] to measure on purpose how well it knows them")
 
 
-def evaluate(predictions, tracks, genres, seed=0, n_resamples=2000, learned=None):
+def evaluate(predictions: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int = 0, n_resamples: int = 2000,
+             learned=None) -> dict:
     """Measure how good predictions are, with 95% intervals.
 
     Parameters

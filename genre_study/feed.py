@@ -14,7 +14,7 @@ import numpy as np
 SCALINGS = ("none", "power", "track", "band")
 
 
-def check_scaling(scaling, unit="db"):
+def check_scaling(scaling: str, unit: str = "db") -> None:
     """Refuse a scaling that does not exist, or that does not fit the store.
 
     Parameters
@@ -41,7 +41,7 @@ def check_scaling(scaling, unit="db"):
         raise ValueError(f"scaling 'power' needs a store in dB; this one is {unit!r}. Use 'track', 'band' or 'none'")
 
 # %% ../nbs/06_feed.ipynb #e5d64333
-def fit_scaling(frames, scaling):
+def fit_scaling(frames: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
     """Compute the shift and gain that scale one track.
 
     Parameters
@@ -105,7 +105,7 @@ class ChunkReader:
         If the scaling is unknown or does not fit the store.
     """
 
-    def __init__(self, store, scaling="track", memory_mb=1024):
+    def __init__(self, store, scaling: str = "track", memory_mb: float = 1024):
         check_scaling(scaling, store.unit)
         self.store, self.scaling, self.limit = store, scaling, memory_mb * 1e6
         self.tracks, self.used = OrderedDict(), 0
@@ -135,7 +135,7 @@ class ChunkReader:
         return chunks
 
 # %% ../nbs/06_feed.ipynb #2bc77bc0
-def one_length(chunks):
+def one_length(chunks) -> int:
     """Return the number of frames that all chunks have.
 
     Parameters
@@ -165,7 +165,7 @@ def one_length(chunks):
     return int(lengths[0])
 
 # %% ../nbs/06_feed.ipynb #e5c3ac03
-def read_chunks(store, chunks, scaling="track"):
+def read_chunks(store, chunks, scaling: str = "track") -> np.ndarray:
     """Read and scale all chunks of a table.
 
     Parameters
@@ -191,7 +191,7 @@ def read_chunks(store, chunks, scaling="track"):
     return ChunkReader(store, scaling).read(chunks["track_id"].tolist(), chunks["start_frame"].tolist(), n_frames)
 
 # %% ../nbs/06_feed.ipynb #0204931f
-def mask(chunks, rng, widest, axis):
+def mask(chunks: np.ndarray, rng: np.random.Generator, widest: int, axis: int) -> None:
     """Hide a random run of frames or bands of each chunk behind the chunk's mean, in place.
 
     Parameters
@@ -220,7 +220,8 @@ def mask(chunks, rng, widest, axis):
         hidden[...] = chunk.mean()
 
 # %% ../nbs/06_feed.ipynb #ec583ff7
-def mixup(chunks, labels, rng, alpha):
+def mixup(chunks: np.ndarray, labels: np.ndarray, rng: np.random.Generator,
+          alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """Blend each chunk and its label with another one of the batch.
 
     Parameters
@@ -330,8 +331,9 @@ class ChunkFeed:
         If the table is empty, has chunks of several lengths or an unknown genre, or the scaling does not fit the store.
     """
 
-    def __init__(self, store, chunks, genres, batch_size=64, shuffle=True, seed=0, scaling="track",
-                 mixup_alpha=0.0, time_mask=0, band_mask=0, memory_mb=1024):
+    def __init__(self, store, chunks, genres, batch_size: int = 64, shuffle: bool = True, seed: int = 0,
+                 scaling: str = "track", mixup_alpha: float = 0.0, time_mask: int = 0, band_mask: int = 0,
+                 memory_mb: float = 1024):
         self.n_frames = one_length(chunks)
         self.reader = ChunkReader(store, scaling, memory_mb)
         self.track_ids, self.starts = chunks["track_id"].to_numpy(object), chunks["start_frame"].to_numpy()

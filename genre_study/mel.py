@@ -75,7 +75,7 @@ class MelSpec:
                              f"got fmin_hz={self.fmin_hz!r}, fmax_hz={self.fmax_hz!r}")
 
     @classmethod
-    def check(cls, name, value):
+    def check(cls, name: str, value: object):
         """Return a value of one field as a plain int, float, str or None.
 
         Parameters
@@ -147,7 +147,7 @@ _ONE_THREAD = 1 << 18  # multiplications in a matrix product up to which OpenBLA
 
 
 @lru_cache(maxsize=32)
-def band_groups(spec):
+def band_groups(spec: MelSpec):
     """Split librosa's filter bank into groups of 8 bands.
 
     Parameters
@@ -253,7 +253,7 @@ def _stretches(blocks, spec):
         yield samples[start * hop:], min(_BATCH, remaining - start)
 
 # %% ../nbs/03_mel.ipynb #a919b579
-def mel_blocks(blocks, spec=MelSpec(), groups=None):
+def mel_blocks(blocks, spec: MelSpec = MelSpec(), groups: list | None = None):
     """Compute the mel power spectrogram of a waveform that comes in blocks.
 
     Parameters
@@ -285,7 +285,7 @@ def mel_blocks(blocks, spec=MelSpec(), groups=None):
             n_done += n_windows
 
 # %% ../nbs/03_mel.ipynb #5dec55c3
-def mel_spectrogram(waveform, spec=MelSpec()):
+def mel_spectrogram(waveform: np.ndarray, spec: MelSpec = MelSpec()) -> np.ndarray:
     """Compute the mel power spectrogram, equal to `librosa.feature.melspectrogram`.
 
     Parameters
@@ -330,7 +330,7 @@ def mel_spectrogram(waveform, spec=MelSpec()):
 SILENCE_DB = -100.0  # the lowest value of a log-mel spectrogram
 
 
-def power_to_db(power):
+def power_to_db(power: np.ndarray) -> np.ndarray:
     """Convert power to dB, never below -100.
 
     Parameters
@@ -353,7 +353,7 @@ def power_to_db(power):
     return np.maximum(decibels, SILENCE_DB, out=decibels)
 
 
-def log_mel(waveform, spec=MelSpec()):
+def log_mel(waveform, spec=MelSpec()) -> np.ndarray:
     """Compute the mel spectrogram in dB.
 
     Parameters

@@ -12,12 +12,17 @@ import inspect
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .network.study_cnn import study_cnn
 
+if TYPE_CHECKING:
+    import keras
+
 # %% ../nbs/07_model.ipynb #ac5fbc62
-def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4, filters=(16, 32, 64, 128, 64),
-                       pools="alternating", dense_activation="selu"):
+def fourteen_layer_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genres: int = 10, dropout: float = 0.4,
+                       filters=(16, 32, 64, 128, 64), pools: str = "alternating",
+                       dense_activation: str = "selu") -> "keras.Model":
     """Build the network of the published study, 243,454 parameters at the default shape.
 
     Parameters
@@ -74,7 +79,8 @@ def fourteen_layer_cnn(input_shape=(128, 130, 1), n_genres=10, dropout=0.4, filt
     return keras.Model(inputs, outputs, name="fourteen_layer_cnn")
 
 # %% ../nbs/07_model.ipynb #f513d8be
-def quick_cnn(input_shape=(128, 130, 1), n_genres=10, filters=32, depth=3, pools="both", dropout=0.5):
+def quick_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genres: int = 10, filters: int = 32, depth: int = 3,
+              pools: str = "both", dropout: float = 0.5) -> "keras.Model":
     """Build a small network that slides over time and sees all mel bands at once.
 
     Parameters
@@ -152,7 +158,7 @@ def _module_at(place):
                          "install its package, or name the path of its .py file") from error
 
 
-def find_network(name):
+def find_network(name: str):
     """Find the function that builds a network.
 
     Parameters
@@ -194,7 +200,8 @@ def find_network(name):
     return make
 
 # %% ../nbs/07_model.ipynb #548e6353
-def build_network(name, input_shape, n_genres, seed=None, **options):
+def build_network(name: str, input_shape: tuple[int, int, int], n_genres: int, seed: int | None = None,
+                  **options) -> "keras.Model":
     """Build a network by its name.
 
     Parameters

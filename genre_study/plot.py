@@ -12,6 +12,7 @@ import shutil
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,10 @@ MARKERS, DASHES = "osD^", ("-", "--", "-.", ":")
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
            "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 PNG_DPI = 110
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
 
 # %% ../nbs/10_plot.ipynb #c0aaea75
 def _new_axes(rows, columns, width, height, **options):
@@ -61,7 +66,7 @@ def _letters(families):
     return frozenset().union(*(get_font(path).get_charmap() for path in paths))
 
 
-def plain_label(name):
+def plain_label(name: object) -> str:
     r"""Prepare a name for a title, a tick or a legend: no part of it is read as a formula.
 
     Parameters
@@ -104,7 +109,8 @@ def _mark_epoch(ax, history, monitor, name):
     ax.set_title(f"{word} {kept['epoch']:.0f}: {kept[name]:.3f}", fontsize=9, loc="left", color=INK)
 
 
-def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
+def plot_curves(history: pd.DataFrame, measures=("accuracy", "loss"),
+                monitor: str = "val_loss") -> "matplotlib.figure.Figure":
     """Draw accuracy and loss over the epochs of a training, for train and valid.
 
     Parameters
@@ -149,7 +155,8 @@ def plot_curves(history, measures=("accuracy", "loss"), monitor="val_loss"):
     return figure
 
 # %% ../nbs/10_plot.ipynb #280318c3
-def plot_shares(percent, rows, columns, texts=None, label="per cent", ax=None):
+def plot_shares(percent, rows, columns, texts=None, label: str = "per cent",
+                ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
     """Draw a table of shares from white (0%) to black (100%), with a number in each cell.
 
     Parameters
@@ -193,7 +200,8 @@ def plot_shares(percent, rows, columns, texts=None, label="per cent", ax=None):
     return figure
 
 # %% ../nbs/10_plot.ipynb #647cfc26
-def plot_confusion(confusion, genres, normalise=False, ax=None):
+def plot_confusion(confusion, genres, normalise: bool = False,
+                   ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
     """Draw a confusion matrix as a map with numbers.
 
     Parameters
@@ -227,7 +235,8 @@ def plot_confusion(confusion, genres, normalise=False, ax=None):
     return figure
 
 # %% ../nbs/10_plot.ipynb #1dd9aeed
-def plot_spectrogram(frames, spec, start_s=0.0, unit="dB", range_db=80.0, ax=None):
+def plot_spectrogram(frames: np.ndarray, spec, start_s: float = 0.0, unit: str = "dB", range_db: float = 80.0,
+                     ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
     """Draw a mel spectrogram with seconds and Hz on its axes.
 
     Parameters
@@ -299,7 +308,8 @@ def _draw_chunk(ax, start_s, seconds, row, number, side):
     ax.text(start_s + seconds / 2, row, str(number), ha="center", va="center", fontsize=8, color=colour, bbox=behind)
 
 
-def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
+def plot_chunks(chunks: pd.DataFrame, seconds: float = 3.0, duration_s: float | None = None,
+                ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
     """Draw the chunks of one track along time, in as many rows as their overlap needs.
 
     Parameters
@@ -343,7 +353,8 @@ def plot_chunks(chunks, seconds=3.0, duration_s=None, ax=None):
     return figure
 
 # %% ../nbs/10_plot.ipynb #17250df9
-def plot_intervals(results, label="run", value="accuracy", group=None, chance=None, ax=None):
+def plot_intervals(results: pd.DataFrame, label: str = "run", value: str = "accuracy", group: str | None = None,
+                   chance: float | None = None, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
     """Draw points with 95% intervals, a row each.
 
     Parameters
@@ -405,7 +416,7 @@ def _filled_bins(curve):
     return counts, edges
 
 
-def plot_reliability(curves):
+def plot_reliability(curves) -> "matplotlib.figure.Figure":
     """Draw reliability curves: accuracy against confidence, and the number of songs in each bin.
 
     Parameters
@@ -451,7 +462,8 @@ def _draw_probabilities(ax, starts, values, seconds):
     return image
 
 
-def plot_timeline(predictions, genres, seconds=3.0, title=None):
+def plot_timeline(predictions: pd.DataFrame, genres, seconds: float = 3.0,
+                  title: str | None = None) -> "matplotlib.figure.Figure":
     """Draw the genre probabilities of one song over time, with the song vector beside it.
 
     Parameters
@@ -493,7 +505,7 @@ def plot_timeline(predictions, genres, seconds=3.0, title=None):
     return figure
 
 # %% ../nbs/10_plot.ipynb #f21df8c2
-def save_figure(figure, folder, name, formats=("png", "svg")):
+def save_figure(figure: "matplotlib.figure.Figure", folder, name: str, formats=("png", "svg")) -> list[Path]:
     """Save a figure.
 
     Parameters

@@ -26,7 +26,7 @@ class LeakageError(ValueError):
     """Two sides of a split share something that the protocol promises to keep apart."""
 
 # %% ../nbs/05_split.ipynb #e49edf98
-def check_table(table, name, columns, advice=""):
+def check_table(table: pd.DataFrame, name: str, columns, advice: str = "") -> None:
     """Raise unless a table has these columns.
 
     Parameters
@@ -50,7 +50,7 @@ def check_table(table, name, columns, advice=""):
         raise ValueError(f"{name} lacks the column {first_few(missing)}; it has {first_few(table.columns, 12)}{advice}")
 
 # %% ../nbs/05_split.ipynb #e50788aa
-def check_tracks(tracks, columns=("track_id", "genre")):
+def check_tracks(tracks: pd.DataFrame, columns=("track_id", "genre")) -> None:
     """Raise unless a table has one row a track, with these columns filled and each genre spelled in one way.
 
     Parameters
@@ -82,7 +82,7 @@ def check_tracks(tracks, columns=("track_id", "genre")):
         raise ValueError(f"genres differ in spelling only: {first_few(sorted(several))}; spell each in one way")
 
 # %% ../nbs/05_split.ipynb #435b873c
-def artist_groups(tracks):
+def artist_groups(tracks: pd.DataFrame) -> tuple[np.ndarray, int]:
     """Give each artist a number; a track without an artist's name gets one of its own.
 
     Parameters
@@ -119,7 +119,7 @@ def artist_groups(tracks):
 PAIR = ["track_id", "other_track_id"]
 
 
-def track_groups(tracks, artists=False, replicas=None):
+def track_groups(tracks: pd.DataFrame, artists: bool = False, replicas: pd.DataFrame | None = None) -> np.ndarray:
     """Give each group of tracks that belong on one side a number.
 
     Parameters
@@ -255,7 +255,7 @@ def _filtered_sides(tracks):
     return known.reindex(tracks.track_id).to_numpy(dtype=object)
 
 # %% ../nbs/05_split.ipynb #9c08e2bf
-def check_shares(shares, protocol):
+def check_shares(shares: tuple[float, float, float] | None, protocol: str) -> tuple[float, float, float]:
     """Return the shares of a split's sides, or raise if they leave a side empty.
 
     Parameters
@@ -295,7 +295,7 @@ def check_shares(shares, protocol):
     return shares
 
 
-def refuse_leakage(protocol, allow_leakage):
+def refuse_leakage(protocol: str, allow_leakage: bool) -> None:
     """Raise `LeakageError` if a protocol draws chunks one by one and nobody allowed it.
 
     Parameters
@@ -322,7 +322,9 @@ def _side_sizes(table, sides=SIDES):
     return sizes.rename_axis(index="genre", columns="split")
 
 # %% ../nbs/05_split.ipynb #26ae6425
-def split_tracks(tracks, protocol, seed=0, shares=None, fold=None, allow_leakage=False, replicas=None):
+def split_tracks(tracks: pd.DataFrame, protocol: str, seed: int = 0, shares: tuple[float, float, float] | None = None,
+                 fold: int | None = None, allow_leakage: bool = False,
+                 replicas: pd.DataFrame | None = None) -> pd.DataFrame:
     """Give each track its side: train, valid or test.
 
     Parameters
@@ -400,7 +402,8 @@ def split_tracks(tracks, protocol, seed=0, shares=None, fold=None, allow_leakage
     return result
 
 # %% ../nbs/05_split.ipynb #7673d04d
-def split_chunks(chunks, tracks, seed=0, shares=None, protocol="chunk"):
+def split_chunks(chunks: pd.DataFrame, tracks: pd.DataFrame, seed: int = 0,
+                 shares: tuple[float, float, float] | None = None, protocol: str = "chunk") -> pd.DataFrame:
     """Give each chunk the side of its track; chunks of 'mixed' tracks are drawn one by one.
 
     Parameters
@@ -508,7 +511,8 @@ def _parted_copies(tracks, replicas):
         yield from apart or [(first[0], other) for other in first[1:]]
 
 # %% ../nbs/05_split.ipynb #55cb3a14
-def check_split(tracks, chunks=None, protocol="track", allow_leakage=False, replicas=None):
+def check_split(tracks: pd.DataFrame, chunks: pd.DataFrame | None = None, protocol: str = "track",
+                allow_leakage: bool = False, replicas: pd.DataFrame | None = None) -> pd.DataFrame:
     """Raise if the sides of a split share what its protocol keeps apart.
 
     Parameters

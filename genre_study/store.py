@@ -20,7 +20,7 @@ from .mel import SILENCE_DB, MelSpec, band_groups, mel_blocks, power_to_db
 from .storage.writer import StoreWriter, progress_bar, track_rows
 
 # %% ../nbs/04_store.ipynb #ba3a89bd
-def track_frames(path, spec, groups=None):
+def track_frames(path, spec: MelSpec, groups: list | None = None) -> tuple[np.ndarray, float]:
     """Compute the frames of an audio file, as a store keeps them.
 
     Parameters
@@ -128,7 +128,8 @@ def _outcomes(job, todo, workers, client):
     return ((todo[number], problem) for number, _, problem in in_processes(job, todo, workers))
 
 # %% ../nbs/04_store.ipynb #49d63c93
-def build_store(tracks, folder, spec=MelSpec(), workers=None, progress=True, client=None):
+def build_store(tracks, folder, spec: MelSpec = MelSpec(), workers: int | None = None, progress: bool = True,
+                client=None):
     """Make log-mel spectrograms of all tracks, or of those that the store does not have yet.
 
     Parameters

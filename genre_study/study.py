@@ -66,7 +66,7 @@ def _asked(settings, names, make):
         raise ValueError(f"{given} can't be used: {error}") from error
 
 # %% ../nbs/11_study.ipynb #ec6c65ab
-def value_problem(value):
+def value_problem(value: object) -> str:
     """Say why a value can't be a parameter of a study.
 
     Parameters
@@ -277,7 +277,7 @@ def _as_plain(name, value, kind=None):
     return value.item() if isinstance(value, np.generic) else value
 
 # %% ../nbs/11_study.ipynb #e01c4256
-def check_settings(names, settings_class=StudySettings):
+def check_settings(names: dict, settings_class=StudySettings) -> StudySettings:
     """Make checked settings from a notebook's names.
 
     Parameters
@@ -353,7 +353,7 @@ def _imported_store(settings, file):
                                db_range=settings.db_range or None)
 
 # %% ../nbs/11_study.ipynb #8e439518
-def prepare_data(settings, corpus=None):
+def prepare_data(settings: StudySettings, corpus: str | Path | None = None):
     """Open the store that a run reads, and make it first if it does not exist.
 
     Parameters
@@ -410,7 +410,7 @@ def _thin_training(tracks, share, seed):
     return tracks[(tracks.split != "train") | tracks.track_id.isin(kept)].reset_index(drop=True)
 
 # %% ../nbs/11_study.ipynb #e5f2c8b1
-def deal(store, settings, replicas=None):
+def deal(store, settings: StudySettings, replicas: pd.DataFrame | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put a store's tracks, and the chunks cut from them, on the sides train, valid and test.
 
     Parameters
@@ -440,7 +440,7 @@ def deal(store, settings, replicas=None):
     return tracks, chunks
 
 # %% ../nbs/11_study.ipynb #7f6dc0ff
-def replicas_apart(tracks, chunks):
+def replicas_apart(tracks: pd.DataFrame, chunks: pd.DataFrame) -> dict | None:
     """Count GTZAN's known copies in a run, and those of them that lie on two sides.
 
     Parameters
@@ -475,7 +475,7 @@ def _refuse_tex():
                          "set it to False, or install LaTeX")
 
 
-def start_run(settings):
+def start_run(settings: StudySettings) -> Path:
     """Make the run folder and write `parameters.yaml` into it.
 
     Parameters
@@ -523,7 +523,7 @@ def versions():
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def processor():
+def processor() -> dict:
     """Name the processor, and the widest vector instructions that it has.
 
     Returns
@@ -540,7 +540,7 @@ def processor():
     return {"machine": platform.machine(), "name": name, "vectors": vectors}
 
 # %% ../nbs/11_study.ipynb #17f063be
-def side_metrics(predictions, tracks, genres, seed=0, learned=None):
+def side_metrics(predictions: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int = 0, learned=None) -> dict:
     """Score the chunks and the songs of one side.
 
     Parameters
@@ -564,7 +564,7 @@ def side_metrics(predictions, tracks, genres, seed=0, learned=None):
             "song": evaluate(song_vectors(predictions), tracks, genres, seed=seed, learned=learned)}
 
 # %% ../nbs/11_study.ipynb #cb745370
-def counts(tracks, chunks):
+def counts(tracks: pd.DataFrame, chunks: pd.DataFrame) -> dict:
     """Count the tracks and chunks of each side.
 
     Parameters
@@ -589,7 +589,7 @@ def counts(tracks, chunks):
             "n_chunks": {side: int((chunks.split == side).sum()) for side in sides}}
 
 
-def learned_from(tracks, chunks):
+def learned_from(tracks: pd.DataFrame, chunks: pd.DataFrame) -> dict:
     """Identify the tracks that a run learned from.
 
     Parameters
@@ -612,7 +612,8 @@ def learned_from(tracks, chunks):
             "labels_sha256": digest(tracks.track_id + "\t" + tracks.genre)}
 
 # %% ../nbs/11_study.ipynb #5f6b19a3
-def finish_run(settings, store, tracks, chunks, predictions, history, seconds):
+def finish_run(settings: StudySettings, store, tracks: pd.DataFrame, chunks: pd.DataFrame, predictions,
+               history: pd.DataFrame, seconds: dict) -> dict:
     """Write everything that a run leaves behind; `metrics.json` last, in one step.
 
     Call it at the end of a notebook: what comes after it can fail without taking the result away, and so should not

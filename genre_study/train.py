@@ -12,6 +12,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from .feed import SCALINGS, ChunkFeed
 from .network.backend import memory_kept
 from .network.checkpoint import Recorder, checkpoint_file, content_hash, run_hash
 from .network.frozen import frozen_values, layers_after, learns_after_frozen_layers, value_feeds
+
+if TYPE_CHECKING:
+    import keras
 
 # %% ../nbs/08_train.ipynb #1b78fce2
 def _number(default, low, high):
@@ -103,7 +107,7 @@ class TrainSpec:
             object.__setattr__(self, name, self.check(name, getattr(self, name)))
 
     @classmethod
-    def check(cls, name, value):
+    def check(cls, name: str, value: object):
         """Return the value that a field takes for `value`: a plain int, float or str.
 
         Parameters
@@ -155,7 +159,7 @@ def _learning_rate(spec, steps_per_epoch):
     return rate
 
 # %% ../nbs/08_train.ipynb #9797a608
-def compile_model(model, spec, steps_per_epoch):
+def compile_model(model: "keras.Model", spec: TrainSpec, steps_per_epoch: int) -> None:
     """Give a network the optimizer, loss and metric of a `TrainSpec`.
 
     Parameters
@@ -287,8 +291,9 @@ def _fit_heads(model, values, chunks, genres, spec, file, mark, verbose, callbac
     return _fit(heads, feed, valid, spec, file, mark, verbose, callbacks)
 
 # %% ../nbs/08_train.ipynb #32c4fc16
-def train(model, store, chunks, spec=None, run_dir=None, progress=True, memory_mb=1024, distribution=None,
-          values_dir=None, callbacks=()):
+def train(model: "keras.Model", store, chunks: pd.DataFrame, spec: TrainSpec | None = None, run_dir=None,
+          progress: bool = True, memory_mb: float = 1024, distribution=None, values_dir=None,
+          callbacks=()) -> pd.DataFrame:
     """Fit a network, and leave it with the weights of its best epoch.
 
     If all that the network learns comes after frozen layers, as in `study_cnn`, the values of these layers are computed
@@ -386,7 +391,8 @@ def _values(model, store, chunks, used, scaling, distribution, folder):
     return frozen_values(model, store, chunks, scaling, folder=folder)[used]
 
 # %% ../nbs/08_train.ipynb #e7e56dca
-def train_heads(model, values, chunks, spec=None, run_dir=None, progress=True, together=False, callbacks=()):
+def train_heads(model: "keras.Model", values, chunks: pd.DataFrame, spec: TrainSpec | None = None, run_dir=None,
+                progress: bool = True, together: bool = False, callbacks=()) -> pd.DataFrame:
     """Fit the heads of a network on values of its frozen layers, and leave it with the weights of the best epoch.
 
     Parameters
@@ -439,7 +445,7 @@ RECIPES = {
 }
 
 
-def recipe(network):
+def recipe(network: str) -> dict:
     """Return the fields of `TrainSpec` that suit a network; a network of your own gets 20 epochs.
 
     Parameters

@@ -122,7 +122,7 @@ class Bundle:
         return digest.hexdigest()[:12]
 
 # %% ../../nbs/predict/bundle.ipynb #9d129749
-def save_bundle(folder, bundle):
+def save_bundle(folder: str | Path, bundle: Bundle) -> None:
     """Write a bundle into a folder, which is made if it does not exist.
 
     Parameters
@@ -143,7 +143,7 @@ def save_bundle(folder, bundle):
 _LARGEST_JSON = 5_000_000
 
 
-def load_bundle(folder):
+def load_bundle(folder: str | Path) -> Bundle:
     """Open a folder that `save_bundle` wrote.
 
     Parameters
@@ -185,7 +185,7 @@ def _valid_temperature(chunks, genres):
     return fit_temperature(song_vectors(valid[["track_id", "start_s", *genres]]), truth, genres)
 
 # %% ../../nbs/predict/bundle.ipynb #6813c1c4
-def bundle_of_run(run_dir, store=None, floor_db=None):
+def bundle_of_run(run_dir: str | Path, store=None, floor_db: float | None = None) -> Bundle:
     """Make a bundle of a finished run of the study.
 
     Parameters
@@ -228,7 +228,7 @@ def bundle_of_run(run_dir, store=None, floor_db=None):
 
 # %% ../../nbs/predict/bundle.ipynb #c9bb108d
 @lru_cache(maxsize=1)
-def load_pretrained():
+def load_pretrained() -> Bundle:
     """Open the trained network that comes with the package.
 
     Returns
@@ -244,7 +244,7 @@ def load_pretrained():
     return load_bundle(Path(str(resources.files("genre_study"))) / "data" / "pretrained")
 
 # %% ../../nbs/predict/bundle.ipynb #6bfd8cc0
-def open_bundle(model=None):
+def open_bundle(model: Bundle | str | Path | None = None) -> Bundle:
     """Open the bundle that a caller means.
 
     Parameters

@@ -16,6 +16,7 @@ import zipfile
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from .novelty import ENOUGH_S
 from .safe_loading import load_network
 from .song import predict_song
 from .source import samples_of_chunk
+
+if TYPE_CHECKING:
+    import keras
 
 # %% ../../nbs/predict/export.ipynb #a52dfb0a
 def _counted(vector):
@@ -111,7 +115,7 @@ def _vectors(shares, weights, waveforms, temperature):
     return ops.softmax(ops.log(ops.maximum(means, 1e-12)) / temperature)
 
 # %% ../../nbs/predict/export.ipynb #be6f24d5
-def waveform_model(bundle):
+def waveform_model(bundle) -> "keras.Model":
     """Build the whole path from waveform to vector as one Keras model.
 
     Parameters
@@ -255,7 +259,7 @@ def _check(file, bundle, folder):
         raise RuntimeError(f"the exported file answers differently from predict_song, by {difference:.2g}; not kept")
 
 # %% ../../nbs/predict/export.ipynb #d9d4bdfe
-def export_waveform_model(bundle, file, progress=True):
+def export_waveform_model(bundle, file: str | Path, progress: bool = True) -> "keras.Model":
     """Write the whole path from waveform to vector into one file, for Keras or for ONNX.
 
     Parameters

@@ -71,7 +71,7 @@ def _write_table(rows, columns, out):
         _WRITE[out.suffix](table.astype(dict.fromkeys(numbers, float)), draft)
 
 # %% ../../nbs/predict/folder.ipynb #7afcb0f2
-def predict_folder(folder, out, model=None, progress=True):
+def predict_folder(folder, out, model=None, progress: bool = True) -> pd.DataFrame:
     """Predict the genres of all audio files below a folder.
 
     Parameters

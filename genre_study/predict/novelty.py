@@ -45,7 +45,7 @@ def _limit_of(songs):
     return max(float(np.quantile(np.concatenate(left_out), 0.99)), 1e-3)
 
 
-def novelty_of(shapes, reference):
+def novelty_of(shapes: np.ndarray, reference: dict) -> np.ndarray:
     """Measure how far spectra lie from the training tracks.
 
     Parameters
@@ -90,7 +90,7 @@ MIN_TONALITY = 0.5  # dB²; below it no notes come and go
 ENOUGH_S = 3.0  # of music, for a vector that is as certain as the network says
 
 
-def trust_in_length(duration_s, chunk):
+def trust_in_length(duration_s: float, chunk) -> float:
     """Return how much of the network's vector is kept for a song of this length.
 
     Parameters
@@ -119,7 +119,7 @@ EMPTY_DB = -45.0  # nothing beyond an edge is louder, relative to the loudest ba
 NARROW_TRUST = 0.4  # share of the vector that is kept if the training tracks held more of the spectrum
 
 
-def band_limits(spec):
+def band_limits(spec) -> tuple[float, float]:
     """Return the lowest and the highest frequency that frames can hold.
 
     Parameters
@@ -141,7 +141,7 @@ def band_limits(spec):
     return float(spec.fmin_hz), float(spec.sample_rate / 2 if spec.fmax_hz is None else spec.fmax_hz)
 
 
-def band_of(levels, spec):
+def band_of(levels: np.ndarray, spec) -> tuple[float, float]:
     """Find the frequencies between which a recording holds anything.
 
     Parameters
@@ -222,14 +222,14 @@ class SongSummary:
     Judgement(trust=0.0, reasons=['silent'], novelty=nan)
     """
 
-    def __init__(self, spec, frames_per_second=None):
+    def __init__(self, spec, frames_per_second: float | None = None):
         self.lag = _independent_lag(spec, frames_per_second or spec.frames_per_second)
         self.n_frames, self.loudest_db = 0, -np.inf
         self._sums, self._fine_sums = np.zeros((2, 3, spec.n_mels))
         self._last, self._fine_last = np.zeros((2, 0, spec.n_mels))
         self._spec, self._counts = spec, np.zeros((spec.n_mels, 256), np.int64)  # frames at each level from -128 dB on
 
-    def add(self, frames):
+    def add(self, frames) -> None:
         """Add the next frames of the song, `(n, n_mels)` in dB."""
         frames = np.asarray(frames, np.float64)
         fine = _fine(frames)
@@ -275,7 +275,7 @@ class SongSummary:
         less = ", less than it was trained for" if narrow else ""
         return [f"holds nothing {' or '.join(words)}{less}"] if words else [], narrow
 
-    def judge(self, reference, chunk, duration_s, channels_cancel=False):
+    def judge(self, reference: dict | None, chunk, duration_s: float, channels_cancel: bool = False) -> Judgement:
         """Judge how far the vector of this song can be trusted.
 
         Parameters
@@ -328,7 +328,7 @@ def _summary_of_track(store, track_id, floor_db):
     return summary
 
 # %% ../../nbs/predict/novelty.ipynb #2e00d21f
-def fit_reference(store, track_ids, floor_db=None):
+def fit_reference(store, track_ids, floor_db: float | None = None) -> dict:
     """Describe the training tracks, so that other sound can be told apart from them.
 
     Parameters
@@ -372,7 +372,7 @@ def fit_reference(store, track_ids, floor_db=None):
                 band_hz=[round(float(bands[0, 0]), 1), round(float(bands[1, 1]), 1)])
 
 # %% ../../nbs/predict/novelty.ipynb #1d55822a
-def measure_novelty(reference, store, track_ids, floor_db=None):
+def measure_novelty(reference: dict, store, track_ids, floor_db=None) -> pd.DataFrame:
     """Measure tracks of a store as `predict_song` measures a song.
 
     Parameters
@@ -397,7 +397,7 @@ _PARTS = ("songs", "spread", "limit", "min_tonality")
 _BAND = "band_hz"  # older references lack it
 
 
-def check_reference(reference):
+def check_reference(reference: dict) -> None:
     """Refuse a reference that `fit_reference` cannot have made.
 
     Parameters
@@ -432,7 +432,7 @@ def check_reference(reference):
                          f"{MIN_TONALITY}: {remedy}")
 
 # %% ../../nbs/predict/novelty.ipynb #63cb6eb8
-def uncertainty_of(probabilities):
+def uncertainty_of(probabilities) -> float:
     """Return the entropy of a vector of genres, divided by its largest value.
 
     Parameters

@@ -178,7 +178,7 @@ class _Bounds:
 _STYLE = "#words h2 {font-size: 2rem; margin: 0} #words p {margin: .3rem 0}"
 
 
-def build_page(bundle, folder, max_duration_s=3600.0):
+def build_page(bundle, folder: str | Path, max_duration_s: float = 3600.0):
     """Build the page without serving it.
 
     Parameters
@@ -274,8 +274,8 @@ def _check_limits(port, **limits):
             raise ValueError(f"{name} is {value:g}; expected a number above 0, or no song is admitted")
 
 # %% ../../nbs/predict/page.ipynb #902370bc
-def serve(model=None, port=7860, max_mb=200, max_duration_s=3600.0, upload_s=120.0, keep_s=600.0, open_browser=False,
-          wait=True):
+def serve(model=None, port: int = 7860, max_mb: float = 200, max_duration_s: float = 3600.0, upload_s: float = 120.0,
+          keep_s: float = 600.0, open_browser: bool = False, wait: bool = True):
     """Serve the page on this machine (127.0.0.1).
 
     Parameters

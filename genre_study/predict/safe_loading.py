@@ -10,8 +10,12 @@ import io
 import json
 import re
 import zipfile
+from typing import TYPE_CHECKING
 
 from ..core.paths import user_path
+
+if TYPE_CHECKING:
+    import keras
 
 # %% ../../nbs/predict/safe_loading.ipynb #da918454
 MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
@@ -84,7 +88,7 @@ def _check_weights(weights, name):
         raise ValueError(f"{name} has weights that can't be read ({error}); save or copy the file again") from error
 
 # %% ../../nbs/predict/safe_loading.ipynb #fd3ef221
-def load_network(file):
+def load_network(file) -> "keras.Model":
     """Open a network that Keras saved, made of nothing but Keras' own layers.
 
     Parameters

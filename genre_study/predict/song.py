@@ -42,7 +42,7 @@ class SongFrames:
         Of all frames.
     """
 
-    def __init__(self, blocks, spec, floor_db=None):
+    def __init__(self, blocks, spec, floor_db: float | None = None):
         self._file, self._n_mels, self._lowest_db = tempfile.TemporaryFile(), spec.n_mels, SILENCE_DB
         self.n_frames, self.summary = 0, SongSummary(spec)
         try:
@@ -254,7 +254,8 @@ class Prediction:
         return data.getvalue()
 
 # %% ../../nbs/predict/song.ipynb #0c9d90dd
-def predict_song(source, model=None, sample_rate=None, progress=False, max_duration_s=MAX_DURATION_S):
+def predict_song(source, model=None, sample_rate: float | None = None, progress: bool = False,
+                 max_duration_s: float = MAX_DURATION_S) -> Prediction:
     """Predict the genres of one song.
 
     Parameters

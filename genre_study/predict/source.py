@@ -102,7 +102,7 @@ def _file_blocks(source, wanted_rate, max_duration_s, mix):
         raise
 
 # %% ../../nbs/predict/source.ipynb #ea646457
-def samples_of_chunk(chunk, sample_rate):
+def samples_of_chunk(chunk, sample_rate: int) -> tuple[int, int]:
     """Return the samples below which a song must be repeated to fill a chunk, and the samples of a full chunk.
 
     Parameters
@@ -162,7 +162,8 @@ class Recording:
     ('array', 22050, 1.0)
     """
 
-    def __init__(self, source, sample_rate=None, wanted_rate=22050, max_duration_s=MAX_DURATION_S):
+    def __init__(self, source, sample_rate: float | None = None, wanted_rate: int = 22050,
+                 max_duration_s: float = MAX_DURATION_S):
         self.sample_rate, self.n_samples, self.remarks = wanted_rate, 0, []
         self._power_of_sum = self._sum_of_powers = 0.0
         if isinstance(source, tuple) and len(source) == 2:

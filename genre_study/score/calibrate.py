@@ -12,7 +12,7 @@ import pandas as pd
 from ..evaluate import check_predictions, match_predictions
 
 # %% ../../nbs/score/calibrate.ipynb #4a571d07
-def reliability_curve(predictions, tracks, genres, n_bins=10):
+def reliability_curve(predictions, tracks, genres, n_bins: int = 10) -> pd.DataFrame:
     """Compare confidence and accuracy in bins of equal width.
 
     Parameters
@@ -41,7 +41,7 @@ def reliability_curve(predictions, tracks, genres, n_bins=10):
     return curve.reset_index(drop=True)
 
 # %% ../../nbs/score/calibrate.ipynb #44701e8e
-def expected_calibration_error(predictions, tracks, genres, n_bins=10):
+def expected_calibration_error(predictions, tracks, genres, n_bins=10) -> float:
     """Average the gap between confidence and accuracy over the bins of `reliability_curve`, weighted by their size.
 
     Parameters
@@ -67,7 +67,7 @@ def expected_calibration_error(predictions, tracks, genres, n_bins=10):
 _SMALLEST = 1e-12  # probabilities are kept off zero before their logarithm is taken
 
 
-def apply_temperature(predictions, temperature, genres):
+def apply_temperature(predictions: pd.DataFrame, temperature: float, genres) -> pd.DataFrame:
     """Sharpen (temperature below 1) or soften (above 1) probabilities: p ** (1 / temperature), made to sum to 1.
 
     Parameters
@@ -102,7 +102,7 @@ def apply_temperature(predictions, temperature, genres):
     return predictions.assign(**dict(zip(genres, (power / power.sum(axis=1, keepdims=True)).T)))
 
 # %% ../../nbs/score/calibrate.ipynb #ecaeadc5
-def negative_log_likelihood(predictions, tracks, genres):
+def negative_log_likelihood(predictions, tracks, genres) -> float:
     """Average minus the logarithm of the true genre's probability.
 
     Parameters
@@ -119,7 +119,7 @@ def negative_log_likelihood(predictions, tracks, genres):
     return float(-np.log(np.maximum(probability[np.arange(len(truth)), truth], _SMALLEST)).mean())
 
 # %% ../../nbs/score/calibrate.ipynb #04aaae6d
-def fit_temperature(predictions, tracks, genres):
+def fit_temperature(predictions, tracks, genres) -> float:
     """Find the temperature that makes the true genres most probable.
 
     Parameters

@@ -41,7 +41,8 @@ def _ratio(counts):
     return counts[:, 0] / counts[:, 1]
 
 # %% ../../nbs/score/compare.ipynb #a4e5565e
-def compare_runs(first, second, tracks, genres, seed=0, n_resamples=2000):
+def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int = 0,
+                 n_resamples: int = 2000) -> dict:
     """Compare the song accuracy of two runs on the same tracks.
 
     Parameters
@@ -107,7 +108,7 @@ def _right_by_track(tables, tracks, genres):
     return counts
 
 # %% ../../nbs/score/compare.ipynb #27767a8f
-def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000):
+def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000) -> dict:
     """Compute the accuracy of several runs taken together, with intervals that draw whole tracks.
 
     Parameters
@@ -129,7 +130,7 @@ def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000):
     return result | track_intervals("accuracy", counts, _ratio, tracks, **options)
 
 # %% ../../nbs/score/compare.ipynb #ce87acb1
-def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000):
+def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000) -> dict:
     """Compute the accuracy of some predictions minus that of others, which may be of other tracks.
 
     Parameters
@@ -154,7 +155,7 @@ def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000)
     return result | track_intervals("difference", counts, gap, tracks, n_resamples=n_resamples, seed=seed)
 
 # %% ../../nbs/score/compare.ipynb #251d46fa
-def read_songs(run, side=None):
+def read_songs(run, side: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame, list[str], str]:
     """Read the song vectors of a finished run, and what is known of their tracks.
 
     Parameters
@@ -200,7 +201,7 @@ def read_songs(run, side=None):
     return table[["track_id", *genres]], tracks, genres, side
 
 
-def compare_run_folders(first, second, side=None, seed=0, n_resamples=2000):
+def compare_run_folders(first, second, side: str | None = None, seed: int = 0, n_resamples: int = 2000) -> dict:
     """Compare the song accuracy of two finished runs on the same tracks.
 
     Parameters
@@ -246,7 +247,7 @@ def compare_run_folders(first, second, side=None, seed=0, n_resamples=2000):
     return result
 
 # %% ../../nbs/score/compare.ipynb #a17a1d4f
-def comparison_table(result, names=("first", "second")):
+def comparison_table(result: dict, names: tuple[str, str] = ("first", "second")) -> pd.DataFrame:
     """Put a comparison of two runs into a table.
 
     Parameters
@@ -276,7 +277,7 @@ def comparison_table(result, names=("first", "second")):
     return table.dropna(axis=1, how="all")
 
 
-def format_table(table, kind="text"):
+def format_table(table: pd.DataFrame, kind: str = "text") -> str:
     """Write a table of results as text, CSV or LaTeX.
 
     Parameters

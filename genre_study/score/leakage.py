@@ -14,7 +14,7 @@ def _neighbours(frames_apart, n_frames, min_shared):
     return np.abs(frames_apart) < (1 - min_shared) * n_frames
 
 # %% ../../nbs/score/leakage.ipynb #5eac992c
-def chunk_features(spectrograms):
+def chunk_features(spectrograms: np.ndarray) -> np.ndarray:
     """Describe the sound of chunks by the mean and the standard deviation of each mel band over time.
 
     Parameters
@@ -55,7 +55,7 @@ def _nearest_share(chunks, train, test, features, min_shared):
     return share
 
 # %% ../../nbs/score/leakage.ipynb #5cd33a0f
-def neighbour_share(chunks, features=None, min_shared=0.1):
+def neighbour_share(chunks, features: np.ndarray | None = None, min_shared: float = 0.1) -> dict:
     """Count the test chunks whose own track, or own neighbour, is in the training set.
 
     Parameters
