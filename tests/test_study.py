@@ -417,3 +417,17 @@ def test_settings_of_other_types_never_pass_as_the_default():
     for name in ("corpus", "data_dir", "run_dir"):
         with pytest.raises(ValueError, match=f"{name}='' is empty"):
             check_settings({name: ""})
+
+
+def test_the_study_runs_where_an_editor_opens_it(root, tmp_path):
+    """From nbs/studies it goes up to the root, takes a new run folder, and leaves nothing beside the notebook."""
+    import papermill
+
+    place = tmp_path / "nbs" / "studies"
+    place.mkdir(parents=True)
+    (tmp_path / "settings.ini").touch()
+    papermill.execute_notebook(root / "nbs" / "studies" / "reproduce.ipynb", tmp_path / "executed.ipynb",
+                               {"tracks_per_genre": 3, "epochs": 1, "workers": 1}, cwd=place, progress_bar=False)
+    run, = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("reproduce-2") and (run / "metrics.json").is_file()
+    assert (tmp_path / "data" / "minicorpus-3").is_dir() and not any(place.iterdir())
