@@ -105,7 +105,8 @@ def test_no_accuracy_is_quoted_that_can_not_be_computed_again(document):
     quoted = {target if "/" in target else folder + target for target in targets}
     covered = {f"{place}.accuracy" for place in FIGURES}
     covered |= {f"protocols/metrics.json#rules.{rule}.accuracy" for rule in RULES}
-    covered |= {"protocols/metrics.json#matched.artists.accuracy"}
+    added = ("matched.artists", "nested.shipped", "nested.nested")
+    covered |= {f"protocols/metrics.json#{key}.accuracy" for key in added}
     covered |= {"published/metrics.json#as_coded.accuracy"}
     covered |= {"reproduce/metrics.json#song.accuracy", "claims/metrics.json#published_accuracy"}
     assert quoted and not quoted - covered
@@ -133,7 +134,12 @@ def test_protocols_are_what_their_predictions_say():
     for before, after in (("tracks", "artists"), ("chunks", "tracks")):
         gap = means[before, 442].mean() - means[after, 442].mean()
         assert steps[f"{before}_minus_{after}"]["difference"] == pytest.approx(gap, abs=1e-9)
-    assert len(answers.groupby(["rule", "n_train", "split", "seed"], observed=True)) == 7 * 10 * 3 + 10
+    assert len(answers.groupby(["rule", "n_train", "split", "seed"], observed=True)) == 7 * 10 * 3 + 10 + 2
+    for rule, key in (("nested", "nested"), ("nested shipped", "shipped")):
+        rows = answers[answers.rule == rule]
+        right = rows.predicted.astype(str).to_numpy() == [TRACKS[track]["genre"] for track in rows.track_id]
+        assert value(f"protocols/metrics.json#nested.{key}.accuracy") == pytest.approx(right.mean(), abs=1e-9)
+        assert len(rows) == rows.track_id.nunique() == 999
     official = {track for track, row in TRACKS.items() if row["filtered_split"] == "test"}
     assert set(answers.track_id[answers.rule == "official"]) == official
 
