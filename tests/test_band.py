@@ -132,6 +132,13 @@ def test_whole_music_is_not_called_cut(corpus, music):
             assert band_of_wave(change(wave)) == WHOLE, number
 
 
+def test_a_step_above_which_much_is_left_is_not_a_cut():
+    """Treble 26 dB down from one frequency on is still there."""
+    noise = np.random.default_rng(1).normal(0, 0.1, 6 * RATE)
+    assert band_of_wave(brickwall(noise, 4000) + 0.05 * noise) == WHOLE
+    assert band_of_wave(brickwall(noise, 4000) + 1e-4 * noise)[1] < 4400
+
+
 def test_one_click_does_not_hide_a_cut(music):
     click = np.zeros(len(music))
     click[len(music) // 2] = 0.9
@@ -179,3 +186,35 @@ def test_doubted_where_the_training_music_held_more(bundle, music):
     deep = predict_song(music - brickwall(music, 500), replace(bundle, reference=known | dict(band_hz=WHOLE)), RATE)
     assert deep.trust == NARROW_TRUST
     assert predict_song(brickwall(music, 4000), replace(bundle, reference=known), RATE).trust == 1  # not known
+
+
+def test_empty_bands_are_not_strange_to_a_network_that_knows_them(corpus, tmp_path):
+    """Novelty is that of the bands which hold something; noise with the same cut stays strange."""
+    from genre_study.chunk import ChunkSpec
+    from genre_study.predict.novelty import fit_reference
+    from genre_study.store import build_store
+
+    store = build_store(corpus, tmp_path / "store", workers=1, progress=False)
+    whole = fit_reference(store, list(corpus.track_id))
+    assert whole["band_hz"] == list(band_limits(store.spec))
+
+    def judged(frames, **changes):
+        summary = SongSummary(store.spec)
+        summary.add(frames)
+        return summary.judge(whole | changes, ChunkSpec(3.0), 6.0)
+
+    rng = np.random.default_rng(0)
+    noise = np.where(np.arange(128) < 100, rng.normal(-20, 5, (260, 128)), -80)
+    seen = 0
+    for track_id in corpus.track_id:
+        frames = np.asarray(store.frames(track_id), float)
+        frames = np.maximum(frames, frames.max() - 60)
+        cut = np.where(np.arange(128) < 100, frames, frames.max() - 80)
+        known, unknown = judged(cut, band_hz=[0.0, 3400.0]), judged(cut)
+        if any("holds nothing" in reason for reason in known.reasons):  # some synthetic tracks hold little up there
+            assert known.novelty < unknown.novelty / 2
+            assert unknown.trust <= NARROW_TRUST
+            seen += 1
+    assert seen >= 10
+    strange = judged(noise, band_hz=[0.0, 3400.0])
+    assert strange.novelty > 1 and any("holds nothing" in reason for reason in strange.reasons)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_TONALITY', 'ENOUGH_S', 'EDGE_DB', 'EMPTY_DB', 'NARROW_TRUST', 'novelty_of', 'trust_in_length', 'band_limits',
-           'band_of', 'Judgement', 'SongSummary', 'fit_reference', 'measure_novelty', 'check_reference',
+           'mel_centres', 'band_of', 'Judgement', 'SongSummary', 'fit_reference', 'measure_novelty', 'check_reference',
            'uncertainty_of']
 
 # %% ../../nbs/predict/novelty.ipynb #145528e3
@@ -45,7 +45,15 @@ def _limit_of(songs):
     return max(float(np.quantile(np.concatenate(left_out), 0.99)), 1e-3)
 
 
-def novelty_of(shapes: np.ndarray, reference: dict) -> np.ndarray:
+def _of_groups(shapes, groups, level=True):
+    """Return the shapes (n, 48) of some groups; their means are taken less the average of these groups."""
+    parts = np.reshape(shapes, (-1, 3, 16))[:, :, groups]
+    if level:
+        parts[:, 0] -= parts[:, 0].mean(axis=1, keepdims=True)
+    return parts.reshape(len(parts), -1)
+
+
+def novelty_of(shapes: np.ndarray, reference: dict, groups: np.ndarray | None = None) -> np.ndarray:
     """Measure how far spectra lie from the training tracks.
 
     Parameters
@@ -54,13 +62,20 @@ def novelty_of(shapes: np.ndarray, reference: dict) -> np.ndarray:
         `(n, 48)` or `(48,)`, see `SongSummary.shape`.
     reference : dict
         From `fit_reference`.
+    groups : array of int, optional
+        Groups of bands that are compared, of the 16, if the others hold nothing.
 
     Returns
     -------
     numpy.ndarray
         `(n,)`, distance to the nearest training track over the limit: above 1 is out of distribution.
     """
-    return _distances(shapes / np.array(reference["spread"]), np.array(reference["songs"])) / reference["limit"]
+    songs, spread = np.array(reference["songs"]), np.array(reference["spread"])
+    if groups is None:
+        return _distances(shapes / spread, songs) / reference["limit"]
+    ask, known = (_of_groups(one, groups) / _of_groups(spread, groups, level=False)
+                  for one in (np.atleast_2d(shapes), songs * spread))
+    return _distances(ask, known) / reference["limit"] * math.sqrt(16 / len(groups))
 
 # %% ../../nbs/predict/novelty.ipynb #b819a507
 _BANDS_AROUND = 9
@@ -141,6 +156,30 @@ def band_limits(spec) -> tuple[float, float]:
     return float(spec.fmin_hz), float(spec.sample_rate / 2 if spec.fmax_hz is None else spec.fmax_hz)
 
 
+def mel_centres(spec) -> np.ndarray:
+    """Return the centre of each mel band, `(n_mels,)` in Hz.
+
+    Parameters
+    ----------
+    spec : MelSpec
+        How the frames were made.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Examples
+    --------
+    >>> from genre_study.mel import MelSpec
+    >>> [round(hz) for hz in mel_centres(MelSpec())[[0, 127]]]
+    [26, 10736]
+    """
+    import librosa
+
+    lowest, highest = band_limits(spec)
+    return librosa.mel_frequencies(spec.n_mels + 2, fmin=lowest, fmax=highest, htk=spec.mel_scale == "htk")[1:-1]
+
+
 def band_of(levels: np.ndarray, spec) -> tuple[float, float]:
     """Find the frequencies between which a recording holds anything.
 
@@ -164,10 +203,7 @@ def band_of(levels: np.ndarray, spec) -> tuple[float, float]:
     >>> [round(hz) for hz in band_of(levels, MelSpec())]
     [0, 5823]
     """
-    import librosa
-
-    lowest, highest = found = list(band_limits(spec))
-    hz = librosa.mel_frequencies(spec.n_mels + 2, fmin=lowest, fmax=highest, htk=spec.mel_scale == "htk")[1:-1]
+    (_, highest), hz, found = band_limits(spec), mel_centres(spec), list(band_limits(spec))
     for upper, (near, far) in enumerate(((1.05, 1.6), (0.97, 0.85))):
         steepest = EDGE_DB
         for place in np.flatnonzero(hz <= 0.85 * highest)[4:]:
@@ -266,6 +302,12 @@ class SongSummary:
         """Return mean and mean square of each band, both `(n_mels,)`, in dB and dB²."""
         return self._sums[:2] / self.n_frames
 
+    def _whole_groups(self):
+        """Return which of the 16 groups of bands lie inside the band that the recording holds."""
+        low, high = self.band_hz
+        inside = [group.min() >= low and group.max() <= high for group in np.array_split(mel_centres(self._spec), 16)]
+        return np.flatnonzero(inside)
+
     def _missing(self, known):
         """Return in words which frequencies are lacking, and whether the training tracks (`known`) held more."""
         (low, high), (lowest, highest) = self.band_hz, band_limits(self._spec)
@@ -303,7 +345,8 @@ class SongSummary:
             trust = trust_in_length(duration_s, chunk)
             reasons.append(f"shorter than one chunk of {chunk.seconds:g} s, so it was repeated")
         if reference is not None:
-            novelty = float(novelty_of(self.shape, reference)[0])
+            groups = self._whole_groups() if missing and not narrow and "band_hz" in reference else None
+            novelty = float(novelty_of(self.shape, reference, groups)[0])
             lacking = (self.tonality - reference["min_tonality"]) / MIN_TONALITY
             if novelty > 1:
                 trust = min(trust, novelty**-8)
