@@ -8,13 +8,14 @@ export RUN
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test check torture reports speed readme wheels clean
+.PHONY: help reproduce test check torture faults reports speed readme wheels clean
 
 help:
 	@echo "make reproduce   the study on the synthetic corpus, to $(RUN)"
 	@echo "make test        every check and test"
 	@echo "make check       what a developer wants to know at once: lint, notebooks in step, the story's tests"
 	@echo "make torture     the long tests of faults and hostile input"
+	@echo "make faults      hand-made faults, one at a time: which test notices each? to reports/faults/faults.csv"
 	@echo "make reports     the site: reports, chapters and API, to docs/_build/html"
 	@echo "make speed       the benchmark, to reports/speed"
 	@echo "make readme      README.md from nbs/index.ipynb"
@@ -42,10 +43,13 @@ test: .venv/dev
 
 STORY := corpus chunk mel split feed evaluate rooms docs
 check: .venv/dev
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(STORY:%=tests/test_%.py) tests/test_house.py -k "not chapter_runs and not wheel"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(STORY:%=tests/test_%.py) tests/test_house.py tests/test_fault_list.py -k "not chapter_runs and not wheel"
 
 torture: .venv/dev
 	$(BIN)/python tests/run_all.py -q -m torture
+
+faults: .venv/dev
+	$(BIN)/python tools/faults.py
 
 readme: .venv/dev
 	$(BIN)/python tools/make_readme.py README.md
