@@ -8,10 +8,11 @@ export RUN
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test check torture faults reports speed readme wheels clean
+.PHONY: help reproduce test check torture faults reports speed readme wheels clean lab
 
 help:
 	@echo "make reproduce   the study on the synthetic corpus, to $(RUN)"
+	@echo "make lab         JupyterLab on the chapters, studies and tutorials"
 	@echo "make test        every check and test"
 	@echo "make check       what a developer wants to know at once: lint, notebooks in step, the story's tests"
 	@echo "make torture     the long tests of faults and hostile input"
@@ -37,6 +38,13 @@ help:
 
 reproduce: .venv/base
 	$(BIN)/genre-study reproduce --out "$$RUN"
+
+.venv/lab: .venv/base
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[lab,app,dask]'
+	@touch $@
+
+lab: .venv/lab
+	$(BIN)/jupyter lab nbs
 
 test: .venv/dev
 	$(BIN)/python tests/run_all.py -q -rs -n 2 --dist worksteal

@@ -162,6 +162,8 @@ def collect(app, config):
     SITE["notebooks"], SITE["modules"] = notebooks, modules
     SITE["reports"] = sorted(map(read_report, (ROOT / "reports").glob("*/report.yaml")),
                              key=lambda card: card.get("order", 100))
+    SITE["metrics"] = {file.parent.name: json.loads(file.read_text(encoding="utf-8"))
+                       for file in (ROOT / "reports").glob("*/metrics.json")}
     SITE["addresses"] = {name: (f"docs/api/{module['name']}", f"{module['name']}.{name}") for module in modules
                          for name in module["members"] if names.count(name) == 1}
     shown = {Path(card["folder"]).name: f"/{card['doc']}.ipynb" for card in SITE["reports"]}

@@ -18,6 +18,14 @@ from .core.paths import printable
 from .core.paths import user_path
 
 # %% ../nbs/command.ipynb #4d6a6934
+def _load_keras():
+    """Import Keras without what it loads for others: this process needs neither its wrappers nor its galleries."""
+    from genre_study.network.backend import hidden
+
+    with hidden("matplotlib", "sklearn"):
+        import keras  # noqa: F401
+
+
 def _predict_files(options):
     """Predict each file; return 1 if one of them can't be read."""
     from genre_study.core.audio import AudioError
@@ -26,6 +34,7 @@ def _predict_files(options):
 
     if options.timeline and len(options.files) > 1:
         raise ValueError(f"--timeline draws one song; {len(options.files)} files were given")
+    _load_keras()
     bundle, failed = open_bundle(options.model), 0
     for file in options.files:
         name, problem, song = printable(file), "", None
@@ -80,7 +89,7 @@ def _serve(options):
     """Serve the page until it is interrupted."""
     from genre_study.predict.page import serve
 
-    serve(options.model, options.port, options.max_mb, options.max_minutes * 60, open_browser=options.open)
+    serve(options.model, options.port, options.max_mb, options.max_minutes, open_browser=options.open)
     return 0
 
 
@@ -93,7 +102,7 @@ def _add_serve(commands):
     serve.add_argument("--max-mb", type=float, default=200, metavar="MB",
                        help="larger uploads are refused (default 200)")
     serve.add_argument("--max-minutes", type=float, default=60, metavar="M",
-                       help="longer songs are refused (default 60)")
+                       help="only so much of a song is heard (default 60)")
     serve.add_argument("--open", action="store_true", help="open it in the browser")
     serve.set_defaults(run=_serve)
 
@@ -174,11 +183,19 @@ def _value(text):
     return values[0] if len(values) == 1 else text
 
 
+def _add_format(command, otherwise):
+    """Add the options that say how a table is printed; `otherwise` if none is given."""
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--csv", dest="format", action="store_const", const="csv", default=otherwise, help="as CSV")
+    form.add_argument("--latex", dest="format", action="store_const", const="latex", help="as a LaTeX table (booktabs)")
+
+
 def _reproduce(options):
     """Run the study into a folder of its own."""
     import papermill
 
     from genre_study.grid.page import last_line, write_page
+    from genre_study.score.compare import format_table, run_table
 
     folder = Path(options.out or f"runs/reproduce-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +206,10 @@ def _reproduce(options):
         papermill.execute_notebook(study_file("reproduce.ipynb"), escaped, parameters, progress_bar=sys.stderr.isatty())
     except papermill.PapermillExecutionError as error:
         raise ValueError(f"{error.ename}: {error.evalue} (in full in {notebook})") from error
-    print(f"{last_line(notebook) or 'The report'}: {write_page(notebook)}")
+    if options.format:
+        print(format_table(run_table(folder), options.format))
+    print(f"{last_line(notebook) or 'The report'}: {write_page(notebook)}",
+          file=sys.stderr if options.format else sys.stdout)
     return 0
 
 
@@ -200,12 +220,14 @@ def _add_reproduce(commands):
     reproduce.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                            help="a parameter, such as -p corpus path/to/genres; the notebook explains each")
     reproduce.add_argument("--out", metavar="FOLDER", help="folder of the run (default runs/reproduce-DATE)")
+    _add_format(reproduce, otherwise=None)
     reproduce.set_defaults(run=_reproduce)
 
 # %% ../nbs/command.ipynb #6f2efbce
 def _grid(options):
     """Run a grid; return 1 if one of its runs failed."""
     from genre_study.grid.grid import run_grid
+    from genre_study.score.compare import format_table
 
     file = Path(options.file)
     if not file.exists() and file.name == options.file:
@@ -213,20 +235,21 @@ def _grid(options):
     base = {name: _value(text) for name, text in options.parameters}
     runs = run_grid(file, study_file("reproduce.ipynb"), options.out or f"runs/{file.stem}", base, options.workers,
                     progress=sys.stderr.isatty())
-    runs.to_csv(sys.stdout, index=False)
+    print(format_table(runs, options.format))
     return int(not runs["state"].isin(["finished", "skipped"]).all())
 
 
 def _add_grid(commands):
     """Add the options of `genre-study grid`."""
     grid = commands.add_parser("grid", help="run the study once for each point of a grid",
-                               description="Run the study once for each point of a grid; the runs are listed as CSV.")
+                               description="Run the study once for each point of a grid; the runs are listed.")
     grid.add_argument("file", metavar="FILE",
                       help="a YAML file, or the name of a grid that comes with the package (dropout)")
     grid.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                       help="a parameter that wins over the grid's base, such as -p corpus path/to/genres")
     grid.add_argument("--out", metavar="FOLDER", help="folder of the runs (default runs/NAME)")
     grid.add_argument("--workers", type=int, metavar="N", help="runs at once (default 1)")
+    _add_format(grid, otherwise="csv")
     grid.set_defaults(run=_grid)
 
 # %% ../nbs/command.ipynb #1e7eb15e
@@ -234,6 +257,7 @@ def _ablate(options):
     """Run an ablation, print its levels, one a line, and then where its page is."""
     from genre_study.grid.expand import parse_values
     from genre_study.grid.grid import ablate
+    from genre_study.score.compare import format_table
 
     named = {}
     for text in (*options.choices, *options.parameters):
@@ -246,12 +270,14 @@ def _ablate(options):
     out = options.out or f"runs/ablate-{'-'.join(choices)}"
     levels, page = ablate(choices, options.study or study_file("reproduce.ipynb"), out, options.seeds, named,
                           options.workers, options.report or study_file("ablation.ipynb"))
-    for row in levels.itertuples():
+    if options.format:
+        print(format_table(levels, options.format))
+    for row in () if options.format else levels.itertuples():
         compared = (f"{100 * row.difference:+.1f} points "
                     f"({100 * row.difference_low:+.1f} to {100 * row.difference_high:+.1f}), ")
         print(f"{row.label}: {row.accuracy:.1%} (95% interval {row.low:.1%} to {row.high:.1%}, {row.n_runs} runs); "
               f"{compared if row.difference == row.difference else ''}{row.verdict}")
-    print(f"The report: {page}")
+    print(f"The report: {page}", file=sys.stderr if options.format else sys.stdout)
     return 0
 
 
@@ -268,6 +294,7 @@ def _add_ablate(commands):
     ablate.add_argument("--workers", type=int, metavar="N", help="runs at once (default one a core)")
     ablate.add_argument("--study", metavar="NOTEBOOK", help="default: the study that comes with the package")
     ablate.add_argument("--report", metavar="NOTEBOOK", help="default: the report that comes with the package")
+    _add_format(ablate, otherwise=None)
     ablate.set_defaults(run=_ablate)
 
 # %% ../nbs/command.ipynb #a9915044
@@ -290,9 +317,7 @@ def _add_compare(commands):
     compare.add_argument("first", metavar="RUN", help="folder of a finished run")
     compare.add_argument("second", metavar="RUN", help="another, whose accuracy minus the first one's is given")
     compare.add_argument("--side", choices=["test", "valid"], help="default: the side that the first run was scored on")
-    form = compare.add_mutually_exclusive_group()
-    form.add_argument("--csv", dest="format", action="store_const", const="csv", default="text", help="as CSV")
-    form.add_argument("--latex", dest="format", action="store_const", const="latex", help="as a LaTeX table (booktabs)")
+    _add_format(compare, otherwise="text")
     compare.set_defaults(run=_compare)
 
 # %% ../nbs/command.ipynb #c79c26ce

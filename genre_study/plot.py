@@ -236,7 +236,8 @@ def plot_confusion(confusion, genres, normalise: bool = False,
 
 # %% ../nbs/10_plot.ipynb #1dd9aeed
 def plot_spectrogram(frames: np.ndarray, spec, start_s: float = 0.0, unit: str = "dB", range_db: float = 80.0,
-                     ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
+                     ax: "matplotlib.axes.Axes | None" = None,
+                     frames_per_second: float | None = None) -> "matplotlib.figure.Figure":
     """Draw a mel spectrogram with seconds and Hz on its axes.
 
     Parameters
@@ -252,6 +253,8 @@ def plot_spectrogram(frames: np.ndarray, spec, start_s: float = 0.0, unit: str =
     range_db : float
         With unit 'dB', values this far or farther below the loudest point are black.
     ax : matplotlib.axes.Axes, optional
+    frames_per_second : float, optional
+        If the frames are farther apart than those of `spec`, as in an overview of a long song.
 
     Returns
     -------
@@ -268,7 +271,7 @@ def plot_spectrogram(frames: np.ndarray, spec, start_s: float = 0.0, unit: str =
     if frames.ndim != 2 or frames.shape[1] != spec.n_mels or not len(frames):
         raise ValueError(f"frames has shape {frames.shape}; expected (n_frames, {spec.n_mels}), a row a frame")
     figure, ax = _axes(ax, 7.0, 3.0)
-    edges_s = start_s + np.arange(len(frames) + 1) / spec.frames_per_second
+    edges_s = start_s + np.arange(len(frames) + 1) / (frames_per_second or spec.frames_per_second)
     scale = {"fmin": spec.fmin_hz, "fmax": spec.fmax_hz or spec.sample_rate / 2, "htk": spec.mel_scale == "htk"}
     edges_hz = librosa.mel_frequencies(2 * spec.n_mels + 3, **scale)[1:-1:2]  # halfway between the centres of the bands
     axes = {"x_axis": "s", "y_axis": "mel"}

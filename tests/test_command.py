@@ -151,7 +151,7 @@ def test_the_installed_script(place, root, tmp_path):
 @pytest.mark.parametrize("wrong, says", [
     (["--port", "-5"], "port is -5; expected a whole number"), (["--port", "99999999"], "port is 99999999; expected"),
     (["--max-mb", "-3"], "max_mb is -3; expected a number above 0"),
-    (["--max-minutes", "0"], "max_duration_s is 0; expected")])
+    (["--max-minutes", "0"], "max_minutes is 0; expected")])
 def test_serve_refuses_what_would_admit_nothing(wrong, says, capsys):
     assert main(["serve", *wrong]) == 1
     error = capsys.readouterr().err

@@ -1,4 +1,5 @@
 """The house rules: notebooks and modules in step, clean notebooks, README from the index, lint, a working wheel."""
+import ast
 import filecmp
 import json
 import os
@@ -7,9 +8,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from configparser import ConfigParser
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import genre_study
 
@@ -95,6 +100,50 @@ def test_study_has_its_parameters_cell(root, notebook):
 def test_chapter_runs(root, notebook):
     done = run("nbdev_test", "--path", notebook, "--n_workers", "0", "--timing", cwd=root)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+def imported(notebook):
+    """Top-level packages that a notebook imports anywhere."""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            lines = ["pass" if line[0] in "%!" else line for line in "".join(cell["source"]).splitlines() if line]
+            for node in ast.walk(ast.parse("\n".join(lines))):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name.partition(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    yield node.module.partition(".")[0]
+
+
+def installed_by(extras):
+    """Every package that `pip install genre_study[extras]` brings, as far as it is installed here."""
+    settings = ConfigParser(delimiters=["="])
+    settings.read(Path(__file__).parent.parent / "settings.ini", encoding="utf-8")
+    names = ["requirements", *(f"{extra}_requirements" for extra in extras)]
+    waiting = [line for name in names for line in settings["DEFAULT"][name].strip().splitlines()]
+    found = set()
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        extras_of = requirement.extras or {""}
+        if name not in found and (not requirement.marker or any(requirement.marker.evaluate({"extra": extra})
+                                                                for extra in ("", "distributed"))):
+            found.add(name)
+            try:
+                waiting += [line for line in metadata.requires(name) or [] if "extra ==" not in line or any(
+                    f'"{extra}"' in line for extra in extras_of if extra)]
+            except metadata.PackageNotFoundError:
+                pass
+    return found
+
+
+def test_lab_installs_all_that_the_notebooks_import(root):
+    """`make lab`: what is not installed in the tested environment either (onnx) is looked for by the chapter itself."""
+    extras = re.search(r"\.venv/lab: .*\n.*'\.\[(.*)\]'", (root / "Makefile").read_text()).group(1).split(",")
+    brought, owners = installed_by(extras), metadata.packages_distributions()
+    missing = {(name, notebook) for notebook in NOTEBOOKS for name in imported(root / notebook)
+               if name in owners and name != "genre_study"
+               and not brought & {canonicalize_name(owner) for owner in owners[name]}}
+    assert not missing, f"`make lab` does not install {sorted(missing)}"
 
 
 def test_wheel_installs_and_imports(root, copy, tmp_path):

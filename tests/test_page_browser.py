@@ -45,6 +45,7 @@ def songs(tmp_path_factory):
     save_bundle(folder / "bundle", Bundle(network, genres, trained_on="nine synthetic tracks"))
     (folder / "letter.wav").write_text("Dear listener, this is not music.")
     soundfile.write(folder / "silence.wav", [0.0] * 8 * SAMPLE_RATE, SAMPLE_RATE)
+    soundfile.write(folder / "long.wav", render_song(compose("metal", 0, seconds=15.0)), SAMPLE_RATE)
     return folder
 
 
@@ -55,7 +56,7 @@ def server(songs):
     place.mkdir()
     code = "import sys; from genre_study.command import main; sys.exit(main())"
     process = subprocess.Popen([sys.executable, "-c", code, "serve", "--model", songs / "bundle", "--port", "0",
-                                "--max-mb", "2"],
+                                "--max-mb", "2", "--max-minutes", "0.2"],
                                env={**os.environ, "TMPDIR": str(place)}, stdout=subprocess.PIPE, text=True)
     url = process.stdout.readline().split(" ")[0]
     assert url.startswith("http://127.0.0.1:"), url
@@ -115,6 +116,7 @@ def test_a_song_of_the_minicorpus_shows_its_genre(songs, server, browser):
         assert until(browser, lambda b: genre in text(b, "#vector") and "%" in text(b, "#vector"))  # noqa: B023
         image = until(browser, lambda b: b.find_elements("css selector", "#timeline img"))[0]
         until(browser, lambda b: b.execute_script("return arguments[0].naturalWidth", image) > 500)  # noqa: B023
+        assert f"Spectrogram of {genre}.wav" in image.get_attribute("alt")
         until(browser, lambda b: "0:00" in text(b, "#heard") and genre in text(b, "#heard"))  # noqa: B023
         assert [path.name for path in uploads(place)] == [f"{genre}.wav"], "one upload, and none of the songs before it"
         if genre == "classical":
@@ -140,6 +142,68 @@ def test_a_song_of_the_minicorpus_shows_its_genre(songs, server, browser):
     assert elsewhere == [], "nothing from other machines"
     browser.get("about:blank")
     assert wait_for(lambda: not uploads(place)), "the visitor left: the upload is deleted"
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_it_fits_a_phone(songs, server, browser, look):
+    """At 390 px the picture is one drawn for a phone, the table is whole, and nothing must be scrolled sideways."""
+    url, _, _ = server
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia",
+                            {"features": [{"name": "prefers-color-scheme", "value": look}]})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                            {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    browser.get(url)
+    upload(browser, songs / "long.wav")
+    until(browser, lambda b: text(b, "#words h2"))
+    assert "only the first 12 s were heard" in text(browser, "#words"), "3 s over the limit: cut, with a word"
+    assert "--max-minutes" in text(browser, "body") and "2 MB" in text(browser, "body"), "the limits have their names"
+    image = until(browser, lambda b: b.find_elements("css selector", "#timeline img"))[0]
+    until(browser, lambda b: b.execute_script("return arguments[0].naturalHeight", image) > 0)
+    wide, high, shown = browser.execute_script(
+        "const i = arguments[0]; return [i.naturalWidth, i.naturalHeight, i.getBoundingClientRect().width]", image)
+    assert high > wide >= 2 * shown * 0.95 and 300 < shown < 390, "upright, and sharp at two pixels a point"
+    page, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert page <= window
+    right = browser.execute_script(
+        "return Math.max(...[...document.querySelectorAll('#heard td, #heard th')].map("
+        "cell => cell.getBoundingClientRect().right))")
+    assert 0 < right <= 390 and [cell.text for cell in browser.find_elements("css selector", "#heard th")] == [
+        "from", "to", "genre", "probability"]
+
+
+def visit(url, song, name):
+    """Send a song as the page does, wait for the answer, and return its words."""
+    import json
+    import uuid
+
+    def post(path, data, kind):
+        request = urllib.request.Request(url + path, data, {"Content-Type": kind})
+        return json.load(urllib.request.urlopen(request, timeout=300))
+
+    form = (f"--x\r\nContent-Disposition: form-data; name=files; filename={name}\r\n\r\n".encode()
+            + song.read_bytes() + b"\r\n--x--\r\n")
+    [path] = post("gradio_api/upload", form, "multipart/form-data; boundary=x")
+    visitor = uuid.uuid4().hex
+    event = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}], "fn_index": 0, "session_hash": visitor}
+    post("gradio_api/queue/join", json.dumps(event).encode(), "application/json")
+    with urllib.request.urlopen(f"{url}gradio_api/queue/data?session_hash={visitor}", timeout=300) as messages:
+        for line in messages:
+            message = json.loads(line[len("data: "):]) if line.startswith(b"data: ") else {}
+            if message.get("msg") == "process_completed":
+                return message["output"]["data"][0]
+    raise AssertionError("the page hung up")
+
+
+def test_uploads_that_arrive_at_once_are_all_answered(songs, server):
+    from concurrent.futures import ThreadPoolExecutor
+
+    url, _, _ = server
+    genres = ["classical", "hiphop", "metal"] * 4
+    with ThreadPoolExecutor(len(genres)) as visitors:
+        words = list(visitors.map(lambda number: visit(url, songs / f"{genres[number]}.wav", f"{number}.wav"),
+                                  range(len(genres))))
+    for number, (genre, said) in enumerate(zip(genres, words)):
+        assert f"<h2>{genre}</h2>" in said and f"of {number}.wav." in said, "each visitor hears of his own song"
 
 
 def test_a_recording_is_heard(songs, server, browser):

@@ -245,7 +245,7 @@ def test_a_script_that_got_into_a_page_does_not_run(site, browser):
 
 @needs_chromium
 @pytest.mark.parametrize("words, wanted", [("run_grid", "genre_study.grid.grid.run_grid"),
-                                           ("chunk length", "What each choice changes")])
+                                           ("chunk length", "What chunk length, mel bands")])
 def test_search_works_from_a_file(site, browser, words, wanted):
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
@@ -254,7 +254,7 @@ def test_search_works_from_a_file(site, browser, words, wanted):
     browser.find_element("css selector", ".sidebar-search").send_keys(words, Keys.ENTER)
     WebDriverWait(browser, 30).until(lambda b: "found" in b.find_element("id", "search-results").text)
     found = [link.text for link in browser.find_elements("css selector", "#search-results a")]
-    assert any(wanted in text for text in found), found
+    assert any(wanted in text for text in found[:3]), found
     assert not browser.get_log("browser")
 
 

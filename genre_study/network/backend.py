@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['YNN_OPTION', 'YNN_FLAG', 'YNN_VERSIONS', 'backend_name', 'compiler_options', 'cache_folder', 'memory_kept', 'prepare',
-           'settings']
+           'hidden', 'settings']
 
 # %% ../../nbs/network/backend.ipynb #ba94542e
 import hashlib
@@ -235,6 +235,32 @@ def prepare():
         _settle(sys.modules["keras"])
     elif not any(isinstance(finder, _BeforeKeras) for finder in sys.meta_path):
         sys.meta_path.insert(0, _BeforeKeras())
+
+# %% ../../nbs/network/backend.ipynb #b1ade001
+@contextmanager
+def hidden(*names: str):
+    """While the block runs, let imports of these packages fail, as if they were not installed.
+
+    Parameters
+    ----------
+    *names : str
+        Packages. Those that are loaded already stay.
+
+    Examples
+    --------
+    >>> with hidden("pyclbr"):
+    ...     import pyclbr
+    Traceback (most recent call last):
+    ...
+    ModuleNotFoundError: import of pyclbr halted; None in sys.modules
+    """
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
 
 # %% ../../nbs/network/backend.ipynb #52dd649d
 def _threads():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_TONALITY', 'ENOUGH_S', 'EDGE_DB', 'EMPTY_DB', 'NARROW_TRUST', 'novelty_of', 'trust_in_length', 'band_limits',
-           'mel_centres', 'band_of', 'Judgement', 'SongSummary', 'fit_reference', 'measure_novelty', 'check_reference',
+           'band_of', 'Judgement', 'SongSummary', 'fit_reference', 'measure_novelty', 'check_reference',
            'uncertainty_of']
 
 # %% ../../nbs/predict/novelty.ipynb #145528e3
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from ..mel import band_centres
 
 # %% ../../nbs/predict/novelty.ipynb #9766e631
 def _sums(frames, before, lag):
@@ -156,30 +158,6 @@ def band_limits(spec) -> tuple[float, float]:
     return float(spec.fmin_hz), float(spec.sample_rate / 2 if spec.fmax_hz is None else spec.fmax_hz)
 
 
-def mel_centres(spec) -> np.ndarray:
-    """Return the centre of each mel band, `(n_mels,)` in Hz.
-
-    Parameters
-    ----------
-    spec : MelSpec
-        How the frames were made.
-
-    Returns
-    -------
-    numpy.ndarray
-
-    Examples
-    --------
-    >>> from genre_study.mel import MelSpec
-    >>> [round(hz) for hz in mel_centres(MelSpec())[[0, 127]]]
-    [26, 10736]
-    """
-    import librosa
-
-    lowest, highest = band_limits(spec)
-    return librosa.mel_frequencies(spec.n_mels + 2, fmin=lowest, fmax=highest, htk=spec.mel_scale == "htk")[1:-1]
-
-
 def band_of(levels: np.ndarray, spec) -> tuple[float, float]:
     """Find the frequencies between which a recording holds anything.
 
@@ -203,7 +181,7 @@ def band_of(levels: np.ndarray, spec) -> tuple[float, float]:
     >>> [round(hz) for hz in band_of(levels, MelSpec())]
     [0, 5823]
     """
-    (_, highest), hz, found = band_limits(spec), mel_centres(spec), list(band_limits(spec))
+    (_, highest), hz, found = band_limits(spec), band_centres(spec), list(band_limits(spec))
     for upper, (near, far) in enumerate(((1.05, 1.6), (0.97, 0.85))):
         steepest = EDGE_DB
         for place in np.flatnonzero(hz <= 0.85 * highest)[4:]:
@@ -305,7 +283,7 @@ class SongSummary:
     def _whole_groups(self):
         """Return which of the 16 groups of bands lie inside the band that the recording holds."""
         low, high = self.band_hz
-        inside = [group.min() >= low and group.max() <= high for group in np.array_split(mel_centres(self._spec), 16)]
+        inside = [group.min() >= low and group.max() <= high for group in np.array_split(band_centres(self._spec), 16)]
         return np.flatnonzero(inside)
 
     def _missing(self, known):

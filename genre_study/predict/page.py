@@ -7,8 +7,11 @@ __all__ = ['build_page', 'serve']
 
 # %% ../../nbs/predict/page.ipynb #7652f29d
 import asyncio
+import base64
 import html
 import importlib.util
+import io
+import math
 import os
 import signal
 import socket
@@ -26,7 +29,7 @@ from .song import predict_song
 def _words(song):
     """Return a prediction as a few lines of HTML."""
     best = " · ".join(f"{html.escape(genre)} {share:.0%}" for genre, share in song.top)
-    lines = [f"<h2>{html.escape(song.genre or 'no clear genre')}</h2><p>{best}</p>",
+    lines = [f"<h2>{html.escape(song.genre or 'no clear genre')}</h2><p>{'' if song.genre else 'Perhaps '}{best}</p>",
              f"<p>Uncertainty {song.uncertainty:.0%}. {song.duration_s:.1f} s of {html.escape(song.name)}.</p>"]
     if song.reasons:
         lines.append(f"<p><b>Take it with care:</b> {html.escape('; '.join(song.reasons))}.</p>")
@@ -47,9 +50,11 @@ def _clock(seconds):
 
 
 def _stretches(song):
-    """Return where each genre was heard, as rows of (from, to, genre, probability)."""
-    return [[_clock(row.start_s), _clock(row.end_s), row.genre, f"{row.probability:.0%}"]
-            for row in song.heard.itertuples()]
+    """Return where each genre was heard, as a table in HTML."""
+    rows = "".join(f"<tr><td>{_clock(row.start_s)}<td>{_clock(row.end_s)}<td>{html.escape(row.genre)}"
+                   f"<td>{row.probability:.0%}" for row in song.heard.itertuples())
+    heads = "".join(f'<th scope="col">{name}' for name in ("from", "to", "genre", "probability"))
+    return f"<table><caption>Where each genre was heard<thead><tr>{heads}<tbody>{rows}</table>"
 
 # %% ../../nbs/predict/page.ipynb #1e537d4c
 def _delete(path, folder):
@@ -73,20 +78,35 @@ def _sweep(folder, age_s):
                 pass
 
 # %% ../../nbs/predict/page.ipynb #e006ae8e
-def _answer(path, bundle, max_duration_s):
-    """Return (words, vector, figure, stretches) for one upload; empty if there is none."""
+def _png(song, width, height, dpi):
+    """Return the picture of a song, width times height inches, as an address that holds it."""
     from matplotlib.figure import Figure
 
+    data = io.BytesIO()
+    song.plot(Figure(figsize=(width, height), layout="constrained")).savefig(data, format="png", dpi=dpi)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _picture(song):
+    """Return spectrogram and timeline as HTML, in a form for wide windows and one for narrow ones."""
+    text = (f"Spectrogram of {song.name}, the probability of each genre over the same {song.duration_s:.0f} s, "
+            "and for the whole song. The table says the same in words.")
+    return (f'<picture><source media="(max-width: 640px)" srcset="{_png(song, 3.6, 6.4, 200)}">'
+            f'<img alt="{html.escape(text)}" src="{_png(song, 9, 5, 110)}"></picture>')
+
+# %% ../../nbs/predict/page.ipynb #a11ce001
+def _answer(path, bundle, max_minutes):
+    """Return (words, vector, picture, stretches) for one upload; empty if there is none."""
     if not path:
-        return "", None, None, None
+        return "", None, "", ""
     try:
-        song = predict_song(path, bundle, max_duration_s=max_duration_s)
+        song = predict_song(path, bundle, max_duration_s=math.inf, first_s=60 * max_minutes)
     except AudioError as error:
-        return _trouble(error), None, None, None
-    return _words(song), song.vector, song.plot(Figure(figsize=(9, 5), layout="constrained")), _stretches(song)
+        return _trouble(error), None, "", ""
+    return _words(song), song.vector, _picture(song), _stretches(song)
 
 # %% ../../nbs/predict/page.ipynb #b5535680
-def _for_visitors(bundle, folder, max_duration_s):
+def _for_visitors(bundle, folder, max_minutes):
     """Return (answer, forget): what to do with a visitor's upload, and when the visitor leaves."""
     import gradio
 
@@ -99,7 +119,7 @@ def _for_visitors(bundle, folder, max_duration_s):
         if uploads.get(request.session_hash) != path:
             forget(request)
         uploads[request.session_hash] = path
-        return _answer(path, bundle, max_duration_s)
+        return _answer(path, bundle, max_minutes)
 
     return answer, forget
 
@@ -175,10 +195,17 @@ class _Bounds:
                 raise
 
 # %% ../../nbs/predict/page.ipynb #f13db6fb
-_STYLE = "#words h2 {font-size: 2rem; margin: 0} #words p {margin: .3rem 0}"
+_STYLE = """
+#words h2 {font-size: 2rem; margin: 0}
+#words p {margin: .3rem 0}
+#timeline img {width: 100%; background: white}
+#heard table {width: 100%; margin: 0}
+#heard caption {text-align: left; padding: .3rem 0}
+#heard th, #heard td {text-align: left; padding: .3rem; font-variant-numeric: tabular-nums}
+"""
 
 
-def build_page(bundle, folder: str | Path, max_duration_s: float = 3600.0):
+def build_page(bundle, folder: str | Path, max_minutes: float = 60, max_mb: float = 200):
     """Build the page without serving it.
 
     Parameters
@@ -187,8 +214,10 @@ def build_page(bundle, folder: str | Path, max_duration_s: float = 3600.0):
         The network.
     folder : str or path
         Where gradio keeps uploads.
-    max_duration_s : float
-        Longer songs are refused, in seconds.
+    max_minutes : float
+        Only so much of a song is heard, in minutes.
+    max_mb : float
+        Larger uploads are refused by whoever serves the page; here it is named, in MB.
 
     Returns
     -------
@@ -196,10 +225,12 @@ def build_page(bundle, folder: str | Path, max_duration_s: float = 3600.0):
     """
     import gradio
 
-    answer, forget = _for_visitors(bundle, folder, max_duration_s)
+    answer, forget = _for_visitors(bundle, folder, max_minutes)
     with gradio.Blocks(title="genre_study", analytics_enabled=False) as page:
         gradio.Markdown("# Which genre is it?\nDrop a song or record one. "
-                        "It stays on this machine and is deleted afterwards.")
+                        "It stays on this machine and is deleted afterwards. "
+                        f"A file may have {max_mb:g} MB (`--max-mb`); of a song longer than {max_minutes:g} min "
+                        "(`--max-minutes`), the beginning is heard.")
         with gradio.Row():
             with gradio.Column(scale=1):
                 sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Song", elem_id="song",
@@ -208,10 +239,8 @@ def build_page(bundle, folder: str | Path, max_duration_s: float = 3600.0):
                 vector = gradio.Label(label="Genres", num_top_classes=len(bundle.genres), show_heading=False,
                                       elem_id="vector")
             with gradio.Column(scale=2):
-                figure = gradio.Plot(label="Spectrogram and timeline", elem_id="timeline")
-                heard = gradio.Dataframe(headers=["from", "to", "genre", "probability"], interactive=False,
-                                         label="Where each genre was heard", elem_id="heard")
-        sound.change(answer, sound, [words, vector, figure, heard], concurrency_limit=1, api_visibility="private")
+                picture, heard = gradio.HTML(elem_id="timeline"), gradio.HTML(elem_id="heard")
+        sound.change(answer, sound, [words, vector, picture, heard], concurrency_limit=1, api_visibility="private")
         page.unload(forget)
     return page
 
@@ -238,12 +267,12 @@ def _launch(page, port, max_mb, upload_s, open_browser):
 class _Server:
     """A page that is being served: `url`, and `close()`."""
 
-    def __init__(self, bundle, port, max_mb, max_duration_s, upload_s, keep_s, open_browser):
+    def __init__(self, bundle, port, max_mb, max_minutes, upload_s, keep_s, open_browser):
         self.uploads, self.closed = tempfile.TemporaryDirectory(prefix="genre_study_"), threading.Event()
         self.before = os.environ.get("GRADIO_TEMP_DIR")  # gradio reads it at every request
         os.environ["GRADIO_TEMP_DIR"] = folder = os.path.realpath(self.uploads.name)
         try:
-            self.page = build_page(bundle, folder, max_duration_s).queue(max_size=16)
+            self.page = build_page(bundle, folder, max_minutes, max_mb).queue(max_size=64)  # songs that wait their turn
             self.url = _launch(self.page, port, max_mb, upload_s, open_browser)
         except BaseException:
             self._tidy()
@@ -274,7 +303,7 @@ def _check_limits(port, **limits):
             raise ValueError(f"{name} is {value:g}; expected a number above 0, or no song is admitted")
 
 # %% ../../nbs/predict/page.ipynb #902370bc
-def serve(model=None, port: int = 7860, max_mb: float = 200, max_duration_s: float = 3600.0, upload_s: float = 120.0,
+def serve(model=None, port: int = 7860, max_mb: float = 200, max_minutes: float = 60, upload_s: float = 120.0,
           keep_s: float = 600.0, open_browser: bool = False, wait: bool = True):
     """Serve the page on this machine (127.0.0.1).
 
@@ -286,8 +315,8 @@ def serve(model=None, port: int = 7860, max_mb: float = 200, max_duration_s: flo
         0 takes any free one.
     max_mb : float
         Larger uploads are refused, in MB.
-    max_duration_s : float
-        Longer songs are refused, in seconds.
+    max_minutes : float
+        Only so much of a song is heard, in minutes.
     upload_s : float
         Slower uploads are refused, in seconds.
     keep_s : float
@@ -317,10 +346,10 @@ def serve(model=None, port: int = 7860, max_mb: float = 200, max_duration_s: flo
     >>> server.url  # doctest: +SKIP
     'http://127.0.0.1:41231/'
     """
-    _check_limits(port, max_mb=max_mb, max_duration_s=max_duration_s, upload_s=upload_s, keep_s=keep_s)
+    _check_limits(port, max_mb=max_mb, max_minutes=max_minutes, upload_s=upload_s, keep_s=keep_s)
     if importlib.util.find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'genre_study[app]'")
-    server = _Server(open_bundle(model), port, max_mb, max_duration_s, upload_s, keep_s, open_browser)
+    server = _Server(open_bundle(model), port, max_mb, max_minutes, upload_s, keep_s, open_browser)
     if not wait:
         return server
     print(f"{server.url} (Ctrl-C ends it)", flush=True)

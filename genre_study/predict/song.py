@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..chunk import chunk_table
 from ..core.audio import MAX_DURATION_S
-from ..mel import SILENCE_DB, mel_blocks, power_to_db
+from ..mel import SILENCE_DB, MelSpec, mel_blocks, power_to_db
 from .bundle import open_bundle
 from .novelty import SongSummary, uncertainty_of
 from .source import Recording
@@ -94,7 +94,7 @@ def _scale_of(summary, scaling):
     return mean.astype(np.float32), gain.astype(np.float32)
 
 # %% ../../nbs/predict/song.ipynb #47ecd4cb
-def _timeline_of(frames, bundle, progress, batch_size=32):
+def _timeline_of(frames, bundle, progress):
     """Return the timeline of a song: one row a chunk, start_s and one column a genre."""
     from tqdm import tqdm
 
@@ -102,8 +102,9 @@ def _timeline_of(frames, bundle, progress, batch_size=32):
     chunks = chunk_table(song, replace(bundle.chunk, short="pad"), bundle.mel.frames_per_second)
     shift, gain = _scale_of(frames.summary, bundle.scaling)
     starts, length, parts = chunks["start_frame"].to_numpy(), int(chunks["n_frames"].iloc[0]), []
+    batch_size = 8 if len(starts) <= 8 else 32  # two shapes: the network is compiled for each
     for first in tqdm(range(0, len(starts), batch_size), desc="chunks", unit="batch", disable=not progress):
-        batch = np.zeros((batch_size, *bundle.network.input_shape[1:]), np.float32)  # one shape: compiled once
+        batch = np.zeros((batch_size, *bundle.network.input_shape[1:]), np.float32)
         for row, start in enumerate(starts[first:first + batch_size]):
             cut = frames.read(start, start + length)
             cut = 10 ** (cut / 10) if bundle.scaling == "power" else (cut - shift) * gain
@@ -125,29 +126,35 @@ def _calibrated(chunks, temperature, trust):
 
 # %% ../../nbs/predict/song.ipynb #98a7f4b0
 def _draw(song, figure):
-    """Draw spectrogram and timeline over the same seconds, and the vector as bars beside them."""
-    from genre_study.plot import plain_label
+    """Draw spectrogram and timeline over the same seconds, and the vector as bars: beside, or below if it is narrow."""
+    from genre_study.plot import plain_label, plot_spectrogram
 
     genres = sorted(song.vector, key=lambda genre: -song.vector[genre])
-    axes = figure.subplots(2, 2, width_ratios=[3, 1])
-    top, bottom, (bars, words) = axes[0, 0], axes[1, 0], (axes[1, 1], axes[0, 1])
-    extent = (0, song.duration_s, 0, len(song.overview))
-    top.imshow(song.overview, origin="lower", aspect="auto", cmap="magma", extent=extent)
-    top.set(ylabel="mel band", title=plain_label(song.name), xticks=[])
+    if is_narrow := figure.get_figwidth() < 6:
+        axes = figure.subplot_mosaic([["sound"], ["timeline"], ["bars"]])
+    else:
+        axes = figure.subplot_mosaic([["sound", "words"], ["timeline", "bars"]], width_ratios=[3, 1])
+    top, bottom, bars = axes["sound"], axes["timeline"], axes["bars"]
+    plot_spectrogram(song.overview.T, song.mel, ax=top, frames_per_second=song.overview.shape[1] / song.duration_s)
+    top.set(title=plain_label(song.name), xlabel="", xticks=[])
     starts = song.timeline["start_s"].to_numpy()
     edges = np.append(starts, min(starts[-1] + song.chunk_s, song.duration_s))
     shares = song.timeline[genres].to_numpy().T
     bottom.pcolormesh(edges, np.arange(len(genres) + 1) - 0.5, shares, cmap="Greys", vmin=0, vmax=1)
-    bottom.set(xlabel="time, s", xlim=(0, song.duration_s))
+    bottom.set(xlabel="time (s)", xlim=(0, song.duration_s))
     bottom.set_yticks(range(len(genres)), [plain_label(genre) for genre in genres])
     top.set_xlim(bottom.get_xlim())
     bottom.invert_yaxis()
     bars.barh(range(len(genres)), [song.vector[genre] for genre in genres], color="0.3")
-    bars.set(xlim=(0, 1), ylim=bottom.get_ylim(), yticks=[], xlabel="probability")
+    bars.set(xlim=(0, 1), ylim=bottom.get_ylim(), xlabel="probability")
+    if is_narrow:
+        bars.set_yticks(range(len(genres)), [plain_label(genre) for genre in genres])
+        return figure
+    bars.set_yticks([])
     text = [f"{genre} {share:.0%}" for genre, share in song.top]
     text += [f"uncertainty {song.uncertainty:.0%}", *song.reasons]
-    words.text(0, 1, plain_label("\n".join(text)), va="top", wrap=True, fontsize=9)
-    words.axis("off")
+    axes["words"].text(0, 1, plain_label("\n".join(text)), va="top", wrap=True, fontsize=9)
+    axes["words"].axis("off")
     return figure
 
 # %% ../../nbs/predict/song.ipynb #3d15ef22
@@ -185,6 +192,8 @@ class Prediction:
         Length of a chunk in seconds.
     overview : numpy.ndarray or None
         Log-mel spectrogram (n_mels, up to 800 columns) in dB, for a picture of the song.
+    mel : MelSpec
+        How the overview was made.
     source : str, path, bytes, file object or (array, sample_rate)
         Where the song came from.
     band_hz : tuple of float
@@ -203,6 +212,7 @@ class Prediction:
     temperature: float = field(default=1.0, repr=False)
     chunk_s: float = field(default=3.0, repr=False)
     overview: np.ndarray = field(default=None, repr=False)  # (n_mels, up to 800 columns), dB
+    mel: MelSpec = field(default_factory=MelSpec, repr=False)
     source: object = field(default=None, repr=False)
     band_hz: tuple = field(default=None, repr=False)
 
@@ -213,8 +223,9 @@ class Prediction:
 
     @property
     def genre(self):
-        """The most probable genre, or None if less than half of the network's vector is kept: no clear genre."""
-        return self.top[0][0] if self.trust >= 0.5 else None
+        """The most probable genre; None, no clear one, if its probability or `trust` is below one half."""
+        genre, probability = self.top[0]
+        return genre if self.trust >= 0.5 and probability >= 0.5 else None
 
     @property
     def heard(self):
@@ -255,7 +266,7 @@ class Prediction:
 
 # %% ../../nbs/predict/song.ipynb #0c9d90dd
 def predict_song(source, model=None, sample_rate: float | None = None, progress: bool = False,
-                 max_duration_s: float = MAX_DURATION_S) -> Prediction:
+                 max_duration_s: float = MAX_DURATION_S, first_s: float | None = None) -> Prediction:
     """Predict the genres of one song.
 
     Parameters
@@ -270,6 +281,8 @@ def predict_song(source, model=None, sample_rate: float | None = None, progress:
         Show a progress bar.
     max_duration_s : float
         Longer files are refused, in seconds, so that a broken or hostile one cannot take all time and disk.
+    first_s : float, optional
+        Listen to no more than this much of the song, in seconds; if there is more, `reasons` says so. None: to all.
 
     Returns
     -------
@@ -297,7 +310,7 @@ def predict_song(source, model=None, sample_rate: float | None = None, progress:
     [('jazz', 0.71), ('blues', 0.13), ('classical', 0.08)]
     """
     bundle = open_bundle(model)
-    recording = Recording(source, sample_rate, bundle.mel.sample_rate, max_duration_s)
+    recording = Recording(source, sample_rate, bundle.mel.sample_rate, max_duration_s, first_s)
     with SongFrames(recording.filled(bundle.chunk), bundle.mel, bundle.floor_db) as frames:
         timeline = _timeline_of(frames, bundle, progress)
         overview = frames.overview(min(frames.n_frames, int(recording.duration_s * bundle.mel.frames_per_second) + 1))
@@ -308,6 +321,5 @@ def predict_song(source, model=None, sample_rate: float | None = None, progress:
         uncertainty=uncertainty_of(vector), reasons=recording.remarks + judgement.reasons, trust=judgement.trust,
         temperature=bundle.temperature,
         novelty=judgement.novelty, name=recording.name, duration_s=recording.duration_s, trained_on=bundle.trained_on,
-        chunk_s=bundle.chunk.seconds, overview=overview,
-        band_hz=frames.summary.band_hz,
+        chunk_s=bundle.chunk.seconds, overview=overview, mel=bundle.mel, band_hz=frames.summary.band_hz,
         source=(source, sample_rate) if isinstance(source, (list, np.ndarray)) else source)

@@ -127,6 +127,11 @@ def samples_of_chunk(chunk, sample_rate: int) -> tuple[int, int]:
 _LARGEST = 1e6  # the power of larger samples does not fit a float32
 
 
+def _length(seconds):
+    """Write a length as people say it."""
+    return f"{seconds / 60:.3g} minutes" if seconds >= 120 else f"{seconds:.3g} s"
+
+
 class Recording:
     """Read music of any kind as blocks of a mono waveform.
 
@@ -140,6 +145,8 @@ class Recording:
         Rate of the blocks, in Hz.
     max_duration_s : float
         Longer files are refused, in seconds.
+    first_s : float, optional
+        Read no more than this much, in seconds; `remarks` says so if there is more. None: everything.
 
     Attributes
     ----------
@@ -148,7 +155,7 @@ class Recording:
     n_samples : int
         Samples read so far.
     remarks : list of str
-        That the file was cut off, if it was.
+        That the file was cut off, or that only its beginning was read.
 
     Raises
     ------
@@ -163,8 +170,9 @@ class Recording:
     """
 
     def __init__(self, source, sample_rate: float | None = None, wanted_rate: int = 22050,
-                 max_duration_s: float = MAX_DURATION_S):
+                 max_duration_s: float = MAX_DURATION_S, first_s: float | None = None):
         self.sample_rate, self.n_samples, self.remarks = wanted_rate, 0, []
+        self._n_most = math.inf if first_s is None else max(1, round(first_s * wanted_rate))
         self._power_of_sum = self._sum_of_powers = 0.0
         if isinstance(source, tuple) and len(source) == 2:
             source, sample_rate = source
@@ -201,8 +209,14 @@ class Recording:
                 if not np.abs(block).max(initial=0) <= _LARGEST:
                     problem = f"has samples that are NaN, infinite or beyond {_LARGEST:g}"
                     raise AudioError(self.name, problem, "Convert it again")
+                is_too_long = self.n_samples + len(block) > self._n_most
+                block = block[:self._n_most - self.n_samples] if is_too_long else block
                 self.n_samples += len(block)
-                yield block
+                if len(block):
+                    yield block
+                if is_too_long:
+                    self.remarks.append(f"only the first {_length(self.duration_s)} were heard")
+                    return
         except CutOffError as error:
             self.remarks.append(error.problem)
 

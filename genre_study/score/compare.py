@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['compare_runs', 'pooled_accuracy', 'accuracy_gap', 'read_songs', 'compare_run_folders', 'comparison_table',
-           'format_table']
+           'run_table', 'format_table']
 
 # %% ../../nbs/score/compare.ipynb #453f0292
 import json
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.names import first_few, name_key
+from ..core.paths import user_path
 from ..corpus import gtzan_tracks
 from ..evaluate import match_predictions, track_intervals
 
@@ -247,6 +248,14 @@ def compare_run_folders(first, second, side: str | None = None, seed: int = 0, n
     return result
 
 # %% ../../nbs/score/compare.ipynb #a17a1d4f
+def _row(result, measure, key):
+    """Return one measure with the ends of its intervals, as far as there are any."""
+    row = {"measure": measure, "value": result[key]}
+    for unit, end in (("artists", "_ci95_artists"), ("songs", "_ci95")):
+        row[f"low, {unit}"], row[f"high, {unit}"] = result.get(f"{key}{end}", (None, None))
+    return row
+
+
 def comparison_table(result: dict, names: tuple[str, str] = ("first", "second")) -> pd.DataFrame:
     """Put a comparison of two runs into a table.
 
@@ -267,14 +276,35 @@ def comparison_table(result: dict, names: tuple[str, str] = ("first", "second"))
     measures += (f"{other} minus {one}", "difference"), (f"songs right in {one} only", "only_first_right")
     measures += (f"songs right in {other} only", "only_second_right"), ("songs", "n")
     measures += (("McNemar's exact test: p", "mcnemar_p"),)
-    rows = []
-    for measure, key in measures:
-        row = {"measure": measure, "value": result[key]}
-        for unit, end in (("artists", "_ci95_artists"), ("songs", "_ci95")):
-            row[f"low, {unit}"], row[f"high, {unit}"] = result.get(f"{key}{end}", (None, None))
-        rows.append(row)
-    table = pd.DataFrame(rows, dtype=object)
+    table = pd.DataFrame([_row(result, measure, key) for measure, key in measures], dtype=object)
     return table.dropna(axis=1, how="all")
+
+
+def run_table(run: str | Path) -> pd.DataFrame:
+    """Put the results of a finished run into a table.
+
+    Parameters
+    ----------
+    run : str or path
+        Folder of the run.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `measure`, `value`, and the ends of its 95% intervals over artists and over songs, missing if there are none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no metrics.json.
+    """
+    file = user_path(run) / "metrics.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{run} holds no metrics.json; expected the folder of a finished run")
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    measures = (("accuracy", "accuracy"), ("macro F1", "macro_f1"), ("true genre among three", "top3"), ("number", "n"))
+    rows = [_row(metrics[unit], f"{unit}s: {measure}", key) for unit in ("song", "chunk") for measure, key in measures]
+    return pd.DataFrame(rows, dtype=object).dropna(axis=1, how="all")
 
 
 def format_table(table: pd.DataFrame, kind: str = "text") -> str:
