@@ -79,7 +79,7 @@ def fourteen_layer_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genr
     return keras.Model(inputs, outputs, name="fourteen_layer_cnn")
 
 # %% ../nbs/07_model.ipynb #f513d8be
-def quick_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genres: int = 10, filters: int = 32, depth: int = 3,
+def quick_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genres: int = 10, filters: int = 32, depth: int = 1,
               pools: str = "both", dropout: float = 0.5) -> "keras.Model":
     """Build a small network that slides over time and sees all mel bands at once.
 

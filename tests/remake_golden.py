@@ -82,7 +82,7 @@ def network():
 
     store, chunks = small_store()
     valid = chunks[(chunks["split"] == "valid") & (chunks["start_frame"] == 0)]
-    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1, depth=3)
     result = {"untrained": predict_chunks(model, store, valid, list("abc"))}
     history = train(model, store, chunks, TrainSpec(epochs=3, batch_size=16, learning_rate=1e-3), progress=False)
     result["trained"] = predict_chunks(model, store, valid, list("abc"))
