@@ -133,7 +133,7 @@ def test_the_quick_network_slides_over_time():
     """A sound eight frames later, which is three steps of two, gives the same answer; other bands give another one."""
     model = build_network("quick_cnn", (16, 120, 1), 3, seed=2)
     chunks = np.zeros((3, 16, 120, 1), "float32")
-    sound = np.random.default_rng(0).normal(size=(16, 9, 1)) 
+    sound = np.random.default_rng(0).normal(size=(16, 9, 1))
     chunks[0, :, 48:57], chunks[1, :, 56:65], chunks[2, ::-1, 48:57] = sound, sound, sound
     here, later, upside_down = model.predict(chunks, verbose=0)
     np.testing.assert_allclose(here, later, atol=1e-5)
