@@ -48,6 +48,7 @@ FIGURES = {  # metrics.json # key: the files of predictions
     "accuracy/metrics.json#test": [f"accuracy/predictions-{seed}.parquet" for seed in range(5)],
     "accuracy/metrics.json#artist_folds": ["accuracy/predictions-folds.parquet"],
     "accuracy/metrics.json#shipped": ["accuracy/predictions-shipped.parquet"],
+    "horse/metrics.json#shipped": ["horse/predictions-shipped.parquet"],
     "kernels/metrics.json#train": ["kernels/predictions-train.parquet"],
     "kernels/metrics.json#train_and_valid": ["kernels/predictions-train_and_valid.parquet"],
     "pretraining/metrics.json#test": ["pretraining/predictions.parquet"],
@@ -108,6 +109,8 @@ def test_no_accuracy_is_quoted_that_can_not_be_computed_again(document):
     added = ("matched.artists", "nested.shipped", "nested.nested")
     covered |= {f"protocols/metrics.json#{key}.accuracy" for key in added}
     covered |= {"published/metrics.json#as_coded.accuracy"}
+    covered |= {f"horse/metrics.json#changes.{change}.{recipe}.accuracy"
+                for change in value("horse/metrics.json#changes") for recipe in ("plain", "copies")}
     covered |= {"reproduce/metrics.json#song.accuracy", "claims/metrics.json#published_accuracy"}
     assert quoted and not quoted - covered
 
@@ -171,3 +174,25 @@ def test_the_synthetic_report_is_what_its_predictions_say():
     table = pd.read_parquet(REPORTS / "reproduce" / "songs.parquet").query("split == 'test'")
     predicted = np.array(GENRES)[table[GENRES].to_numpy().argmax(axis=1)]
     assert value("reproduce/metrics.json#song.accuracy") == pytest.approx((predicted == table.genre).mean(), abs=1e-9)
+
+
+def test_answers_to_changed_recordings_are_what_their_predictions_say():
+    """Of each change and network: the accuracy, the loss against the same songs, and its interval over artists."""
+    answers = pd.read_parquet(REPORTS / "horse" / "predictions.parquet").astype({"answer": str, "track_id": str})
+    answers["share"] = (answers.answer == [TRACKS[track]["genre"] for track in answers.track_id]).astype(float)
+    answers["key"] = ["_".join(re.sub(r"[^0-9A-Za-z]", " ", change).split()) for change in answers.change.astype(str)]
+    bases = {"last_15_s": "first_15_s"}
+    for key, said in value("horse/metrics.json#changes").items():
+        for recipe in ("plain", "copies"):
+            mine = answers[answers.recipe == recipe]
+            part = mine[mine.key == key]
+            coded = key.startswith(("audio", "mp3", "at_16", "telephone", "8_bits", "very_quiet", "clipped", "played"))
+            unchanged = "audio_as_it_is" if coded else bases.get(key, "as_it_is")
+            base = mine[(mine.key == unchanged) & mine.seed.isin(part.seed)]
+            right, before = (one.groupby("track_id").share.mean() for one in (part, base))
+            artists = [TRACKS[track]["artist"].strip().casefold() or track for track in right.index]
+            assert said[recipe]["n_tracks"] == len(right)
+            assert said[recipe]["accuracy"] == pytest.approx(right.mean(), abs=1e-9)
+            lost = pd.DataFrame({"share": before[right.index] - right, "artist": artists})
+            assert said[recipe]["lost"] == pytest.approx(lost.share.mean(), abs=1e-9)
+            assert said[recipe]["lost_ci95_artists"] == pytest.approx(list(interval(lost, "artist")), abs=0.025)
