@@ -13,9 +13,9 @@ import soundfile
 import soxr
 
 from genre_study.command import main
-from genre_study.mel import MelSpec, log_mel
+from genre_study.mel import MelSpec, band_centres, log_mel
 from genre_study.predict.bundle import Bundle, save_bundle
-from genre_study.predict.novelty import NARROW_TRUST, SongSummary, band_limits, mel_centres
+from genre_study.predict.novelty import NARROW_TRUST, SongSummary, band_limits
 from genre_study.predict.song import predict_song
 from genre_study.synth.minicorpus import render_minicorpus
 
@@ -152,7 +152,7 @@ def test_one_click_does_not_hide_a_cut(music):
 def test_cut_is_found_with_other_frames(music, spec):
     wave = soxr.resample(music, RATE, spec.sample_rate)
     peaks_hz = librosa.filters.mel(**spec.to_librosa()).argmax(axis=1) * spec.sample_rate / spec.n_fft
-    assert np.abs(mel_centres(spec) - peaks_hz).max() <= spec.sample_rate / spec.n_fft
+    assert np.abs(band_centres(spec) - peaks_hz).max() <= spec.sample_rate / spec.n_fft
     for hz in (2500, 6000):
         summary = SongSummary(spec)
         summary.add(log_mel(soxr.resample(by_soxr(music, hz), RATE, spec.sample_rate).astype(np.float32), spec).T)
