@@ -112,6 +112,49 @@ def test_real_tracks_from_audio(gtzan, tmp_path):
     assert_clean(tmp_path / "store")
 
 
+@pytest.mark.parametrize("spec", [MelSpec(), MelSpec(16000, 1024, 400, 40, fmin_hz=50.0, mel_scale="htk")])
+def test_frames_are_those_of_the_waveform(spec, tmp_path):
+    """In dB, in time, with the parameters that were asked for; a part of a track is a slice of it."""
+    store = build_store(write_corpus(tmp_path / "audio", 2, seconds=3.0), tmp_path / "store", spec, 1, progress=False)
+    assert len(store) == 2 and store.silence == -100.0
+    for track in store.tracks.itertuples():
+        expected = log_mel(load_audio(track.path, spec.sample_rate), spec).T.astype(np.float16)
+        np.testing.assert_array_equal(store.frames(track.track_id), expected)
+        np.testing.assert_array_equal(store.frames(track.track_id, 11, 29), expected[11:29])
+        assert track.duration_s == pytest.approx(3.0, abs=1e-3)
+
+
+def test_silence_and_clicks_are_problems(tmp_path):
+    tracks = write_corpus(tmp_path, 3)
+    soundfile.write(tracks.path[0], np.zeros(22050), 22050)
+    soundfile.write(tracks.path[1], np.full(900, 0.5), 22050)
+    store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    assert store.tracks.track_id.tolist() == ["noise.00002"]
+    assert store.problems.problem.tolist() == ["is silent", "is too short: 900 samples, one window has 2048"]
+
+
+@pytest.mark.parametrize("db_range", [None, (-80.0, 0.0)])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_pictures_give_each_track_its_own_values(kind, db_range, tmp_path):
+    """From the darkest to the brightest, for the ids in their order; in between lie straight lines."""
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 20)).astype(np.uint8)
+    pictures[:, 0, :2] = 0, 255
+    ids = ["jazz.2", "pop.1", "jazz.1"]
+    np.savez(tmp_path / "mel.npz", ids=ids, mel=pictures if kind == np.uint8 else pictures.astype(kind) / 255)
+    options = {"seconds": 2.0, "db_range": db_range, "progress": False}
+    store = import_spectrograms(tmp_path / "mel.npz", tmp_path / "store", **options)
+    finer = import_spectrograms(tmp_path / "mel.npz", tmp_path / "finer", frames_per_second=25.0, **options)
+    assert (store.unit, store.silence) == (("relative", 0.0) if db_range is None else ("db", -100.0))
+    assert dict(zip(store.tracks.track_id, store.tracks.genre)) == {"jazz.2": "jazz", "pop.1": "pop", "jazz.1": "jazz"}
+    low, high = db_range or (0.0, 1.0)
+    middles_s, frames_s = (np.arange(20) + 0.5) / 10, np.arange(51) / 25
+    for track_id, picture in zip(ids, pictures):
+        expected = low + (high - low) * picture.T / 255.0
+        np.testing.assert_allclose(store.frames(track_id), expected, atol=0.04 if db_range else 5e-4)
+        lines = np.stack([np.interp(frames_s, middles_s, band) for band in expected.T], axis=1)
+        np.testing.assert_allclose(finer.frames(track_id), lines, atol=0.04 if db_range else 1e-3)
+
+
 def test_real_spectrograms(gtzan, tmp_path):
     store = import_spectrograms(gtzan / "mel999.npz", tmp_path / "store", frames_per_second=22050 / 512, progress=False)
     assert len(store) == 999 and (store.tracks.n_frames == 1292).all() and store.tracks.genre.nunique() == 10
