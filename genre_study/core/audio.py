@@ -283,15 +283,15 @@ def _ffmpeg(path, problem):
     command = [program, "-hide_banner", "-nostdin", "-nostats", "-protocol_whitelist", "file",
                "-format_whitelist", _FFMPEG_FORMATS, "-i", f"file:{os.path.abspath(path)}",
                "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                                            stderr=said) as process:
+    with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "said"), "wb") as said, \
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as process:
         patience = _Patience(process)
         try:
             sound = patience(_open_or_none)(process.stdout.fileno())
             if sound is None:
                 raise AudioError(problem.path, f"{problem.problem}, and not by ffmpeg either", problem.advice)
-            said.seek(0)
-            text = said.read().decode("utf-8", "replace")
+            with open(said.name, encoding="utf-8", errors="replace") as log:  # no seek: ffmpeg writes there
+                text = log.read()
             length = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
             guessed = length is None or "Estimating duration" in text
             with sound:
