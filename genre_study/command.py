@@ -259,8 +259,8 @@ def _ablate(options):
     from genre_study.grid.grid import ablate
     from genre_study.score.compare import format_table
 
-    named = {}
-    for text in (*options.choices, *options.parameters):
+    named, parameters = {}, ["=".join(words) for words in options.parameters]
+    for text in (*options.choices, *parameters):
         name, equals, values = text.partition("=")
         if not (name and equals and values) or name in named:
             raise ValueError(f"{text!r} can't be used; expected NAME=VALUE, each name once, such as "
@@ -288,8 +288,8 @@ def _add_ablate(commands):
                                              "compare them. The same command continues.")
     ablate.add_argument("choices", nargs="+", metavar="NAME=VALUES", help="such as chunk_seconds=1.5,3,6")
     ablate.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each value (default 3)")
-    ablate.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-                        help="a parameter of all runs, such as epochs=5")
+    ablate.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a parameter of all runs, such as -p epochs 5 (or -p epochs=5)")
     ablate.add_argument("--out", metavar="FOLDER", help="folder of the runs (default runs/ablate-NAME)")
     ablate.add_argument("--workers", type=int, metavar="N", help="runs at once (default one a core)")
     ablate.add_argument("--study", metavar="NOTEBOOK", help="default: the study that comes with the package")

@@ -85,7 +85,7 @@ def test_without_any_run_it_says_so(root, tmp_path):
 def test_one_command_ends_in_the_report(root, runs, tmp_path, capsys, monkeypatch):
     """The level of the study's own value is there without being asked for, and is what the other is compared to."""
     monkeypatch.chdir(root)
-    asked = ["ablate", "skill=0.9", "--seeds", "2", "-p", "length=0", "--study", str(runs.parent / "toy.ipynb")]
+    asked = ["ablate", "skill=0.9", "--seeds", "2", "-p", "length", "0", "--study", str(runs.parent / "toy.ipynb")]
     assert main([*asked, "--out", str(tmp_path / "out")]) == 0
     own, other, last = capsys.readouterr().out.splitlines()[-3:]
     assert own.startswith("skill=0.5: ") and own.endswith("2 runs); compared to")
