@@ -153,3 +153,19 @@ def test_options_reach_the_layers(name, options, n_dropouts):
         assert {"Max" in kind for kind in kinds} == {"max": {True}, "average": {False}}.get(pools, {False, True})
         answer = model.predict(np.random.default_rng(0).normal(size=(4, 96, 96, 1)), verbose=0)
         np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_ensemble_averages_the_probabilities_of_its_heads():
+    """Each head sees the numbers of its own group; the mean is that of their probabilities, not of their scores."""
+    import keras
+
+    model = build_network("study_cnn", (128, 130, 1), 3, seed=0, groups=("timbre", "dynamics"))
+    chunks = np.random.default_rng(0).normal(size=(4, 128, 130, 1)).astype("float32")
+    numbers = keras.Model(model.input, model.get_layer("descriptors").output)(chunks)
+    for name in ("timbre_genres", "dynamics_genres"):  # sure of themselves, and not of one mind
+        model.get_layer(name).set_weights([20 * one for one in model.get_layer(name).get_weights()])
+    scores = np.array(keras.Model(model.input, model.get_layer("heads").output)(chunks))
+    shares = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(model.predict(chunks, verbose=0), shares.mean(axis=1), atol=1e-4)
+    assert model.get_layer("dynamics_hidden").kernel.shape[0] == 640
+    assert model.get_layer("timbre_hidden").kernel.shape[0] == numbers.shape[1] - 640

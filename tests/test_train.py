@@ -139,7 +139,7 @@ def test_best_weights_are_those_of_the_best_epoch(monitor, ema_momentum):
 
     store, chunks = small_store()
     chunks = chunks.drop(index=chunks.index[-5:])  # the last batch of the validation is not full
-    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1, depth=3)
     spec = TrainSpec(epochs=8, batch_size=16, learning_rate=0.3, monitor=monitor, ema_momentum=ema_momentum)
     history = train(model, store, chunks, spec, progress=False)
     valid = chunks[chunks["split"] == "valid"]
@@ -182,7 +182,7 @@ EFFECTS = {  # field: the other choices that it needs to have an effect, and ano
     "weight_decay": ({"optimizer": "adamw"}, 0.1), "schedule": ({}, "one_cycle"),
     "warmup_share": ({"schedule": "one_cycle"}, 0.6), "label_smoothing": ({}, 0.2), "mixup_alpha": ({}, 0.4),
     "time_mask": ({}, 20), "band_mask": ({}, 8), "ema_momentum": ({}, 0.9),
-    "monitor": ({"learning_rate": 0.3, "epochs": 8}, "last"),
+    "monitor": ({"learning_rate": 0.1, "epochs": 8}, "last"),
 }
 
 
