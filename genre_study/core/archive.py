@@ -44,18 +44,24 @@ class _Limit:
             raise ValueError(f"it holds more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes")
 
 # %% ../../nbs/core/archive.ipynb #df8de987
+def _put(folder, name, n_bytes, packed, limit):
+    """Write one member of an archive into the folder, or raise ValueError if its place is outside."""
+    place = Path(os.path.abspath(folder / name))
+    if not place.is_relative_to(os.path.abspath(folder)):
+        raise ValueError(f"{name!r} would be unpacked outside the folder")
+    limit.add(n_bytes)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with packed, open(place, "wb") as out:
+        shutil.copyfileobj(packed, out, 1 << 20)
+
+
 def _unpack_tar(file, folder):
     """Unpack the wanted files of a tar; return how many."""
     limit = _Limit()
-
-    def wanted_only(member, path):
-        if not (member.isfile() and _is_wanted(member.name)):
-            return None
-        limit.add(member.size)
-        return tarfile.data_filter(member, path)
-
     with tarfile.open(file) as tar:
-        tar.extractall(folder, filter=wanted_only)
+        for member in tar:
+            if member.isfile() and _is_wanted(member.name):
+                _put(folder, member.name.lstrip("/"), member.size, tar.extractfile(member), limit)
     return limit.n_files
 
 
@@ -64,17 +70,9 @@ def _unpack_zip(file, folder):
     limit = _Limit()
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            mode = member.external_attr >> 16
-            is_special = stat.S_IFMT(mode) not in (0, stat.S_IFREG)
-            if member.is_dir() or is_special or not _is_wanted(member.filename):
-                continue
-            place = Path(os.path.abspath(folder / member.filename))
-            if not place.is_relative_to(os.path.abspath(folder)):
-                raise ValueError(f"{member.filename!r} would be unpacked outside the folder")
-            limit.add(member.file_size)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as packed, open(place, "wb") as out:
-                shutil.copyfileobj(packed, out, 1 << 20)
+            is_special = stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG)
+            if not (member.is_dir() or is_special) and _is_wanted(member.filename):
+                _put(folder, member.filename, member.file_size, archive.open(member), limit)
     return limit.n_files
 
 # %% ../../nbs/core/archive.ipynb #a7cbaf76
