@@ -185,6 +185,11 @@ def write_api_pages(app):
             page.write_text(text, encoding="utf-8")
 
 
+def leave_out(app, what, name, member, skip, options):
+    """Leave out methods that a library puts on a class, such as scikit-learn's set_score_request."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def prepare(app, docname, source):
     """Fill the lists of a page under docs/; prepare a notebook."""
     if app.env.doc2path(docname).suffix == ".ipynb":
@@ -296,6 +301,7 @@ def setup(app):
     app.add_html_math_renderer("mathml", visit_formula(False), visit_formula(True))
     app.connect("config-inited", collect)
     app.connect("builder-inited", write_api_pages)
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("source-read", prepare)
     app.connect("doctree-read", link_names)
     app.connect("html-page-context", finish)

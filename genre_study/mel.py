@@ -153,7 +153,7 @@ def _stored(spec, name):
         return None
     file = resources.files("genre_study") / "data" / "mel_bank.npz"  # np.savez_compressed of what librosa makes
     with file.open("rb") as handle:
-        return np.load(handle)[name]
+        return np.load(handle, allow_pickle=False)[name]
 
 
 def _filter_bank(spec):

@@ -37,7 +37,7 @@ def bundle():
     """An untrained network with fixed weights: these tests are about the way to it."""
     from genre_study.model import build_network
 
-    return Bundle(build_network("quick_cnn", (128, 130, 1), 3, seed=1, filters=8), GENRES, temperature=0.7)
+    return Bundle(build_network("quick_cnn", (128, 130, 1), 3, seed=1, filters=8, depth=3), GENRES, temperature=0.7)
 
 
 @pytest.fixture(scope="module")

@@ -206,7 +206,7 @@ def read_grid(grid, base=None):
     --------
     >>> from genre_study.command import study_file
     >>> read_grid(study_file("grids/dropout.yaml"), base={"epochs": 3})["base"]
-    {'network': 'quick_cnn', 'epochs': 3, 'scored_side': 'valid'}
+    {'network': 'quick_cnn', 'network_options': {'depth': 3}, 'epochs': 3, 'scored_side': 'valid'}
     """
     name = "grid"
     if not isinstance(grid, dict):
