@@ -1,5 +1,8 @@
 """The feed: every chunk once an epoch, whatever fits in memory, and always the same for one seed."""
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from backend_probe import small_store
 from hypothesis import given, settings
@@ -64,3 +67,27 @@ def test_batches_depend_on_seed_epoch_and_number_only():
             assert np.array_equal(ours, theirs)
     other.epoch = 1
     assert not np.array_equal(other[0][0], expected[0][0])
+
+
+@pytest.mark.parametrize("options", [{"mixup_alpha": 0.4}, {"time_mask": 20}, {"band_mask": 8}])
+def test_masks_and_mixup_are_drawn_anew_for_each_seed_epoch_and_batch(options):
+    """The batches are of the same chunks; what differs is drawn."""
+    same = CHUNKS.loc[[*CHUNKS.index[:8]] * 2]
+    seen = []
+    for seed, epoch, index in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)):
+        feed = ChunkFeed(STORE, same, GENRES, 8, shuffle=False, seed=seed, **options)
+        feed.epoch = epoch
+        seen.append(feed[index][0].tobytes())
+    assert len(set(seen)) == 4 and seen[0] == seen[4]
+
+
+@pytest.mark.parametrize("scaling", ["none", "track"])
+def test_past_the_end_of_a_track_lies_silence(scaling):
+    """The store's own, scaled as the track is."""
+    frames = np.random.default_rng(0).normal(-40, 9, (100, 16)).astype("float16")
+    store = SimpleNamespace(frames=lambda track_id: frames, unit="db", silence=-90.0, spec=STORE.spec)
+    table = pd.DataFrame({"track_id": ["a"], "start_frame": [70], "n_frames": [40]})
+    chunk = read_chunks(store, table, scaling)[0, :, :, 0]
+    whole = np.concatenate([frames[70:].astype("float64"), np.full((10, 16), -90.0)])
+    mean, spread = frames.astype("float64").mean(), frames.astype("float64").std()
+    np.testing.assert_allclose(chunk, ((whole - mean) / spread if scaling == "track" else whole).T, atol=1e-3)

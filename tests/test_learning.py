@@ -203,6 +203,20 @@ def test_checkpoint_of_other_audio_is_refused(name, replaced, tmp_path):
     assert not new[0].equals(old[0])
 
 
+@pytest.mark.parametrize("column", ["split", "genre", "start_frame"])
+def test_checkpoint_of_other_sides_labels_or_places_is_refused(column, tmp_path):
+    """The same frames: a track on the other side, with another label, or cut elsewhere is another training."""
+    store, _, chunks = corpus((16, 40, 1))
+    spec = TrainSpec(epochs=1, batch_size=16)
+    trained("quick_cnn", store, chunks, spec=spec, run_dir=tmp_path)
+    one = chunks["track_id"] == "track003"
+    other = {"split": "valid", "genre": "b", "start_frame": chunks["start_frame"] + 1}[column]
+    changed = chunks.assign(**{column: chunks[column].mask(one, other)})
+    assert not changed.equals(chunks)
+    with pytest.raises(ValueError, match="other chunks"):
+        trained("quick_cnn", store, changed, spec=spec, run_dir=tmp_path)
+
+
 def test_audio_replaced_behind_a_store_is_noticed(tmp_path):
     """Files of the same names and lengths, with another sound, in a store on disk."""
     def built(seed):

@@ -19,7 +19,7 @@ from genre_study.predict.bundle import Bundle, bundle_of_run, load_bundle, save_
 from genre_study.predict.export import waveform_model
 from genre_study.predict.folder import predict_folder
 from genre_study.predict.novelty import SongSummary, fit_reference, measure_novelty
-from genre_study.predict.song import predict_song
+from genre_study.predict.song import Prediction, predict_song
 from genre_study.predict.source import Recording
 from genre_study.store import build_store
 from genre_study.synth.minicorpus import render_minicorpus
@@ -926,3 +926,24 @@ def test_a_bundle_is_what_its_run_was(tmp_path):
     assert found.temperature == pytest.approx(expected) and expected > 1
     assert found.reference == fit_reference(Made(), names[:30])
     assert (found.scaling, found.chunk.overlap, found.mel.hop_length) == ("band", 0.25, 1102)
+
+
+@pytest.mark.parametrize(("top", "trust", "named"),
+                         [(0.9, 1.0, True), (0.9, 0.6, True), (0.9, 0.4, False), (0.4, 1.0, False)])
+def test_a_genre_is_named_only_if_it_is_trusted_and_clear(top, trust, named):
+    song = Prediction(vector={"jazz": top, "pop": (1 - top) / 2, "rock": (1 - top) / 2}, timeline=pd.DataFrame(),
+                      uncertainty=0.5, reasons=[], novelty=0.5, name="x", duration_s=3.0, trained_on="", trust=trust)
+    assert song.genre == ("jazz" if named else None)
+    assert song.top[0] == ("jazz", top) and song.top[1][1] == pytest.approx((1 - top) / 2)
+
+
+def test_a_network_is_known_by_its_weights_and_settings(bundle):
+    """Rows of a table are taken over if its hash is the same: one weight or one setting makes another one."""
+    from genre_study.model import build_network
+
+    same, other = (replace(bundle, network=build_network("quick_cnn", (128, 130, 1), 3, seed=seed, filters=8))
+                   for seed in (1, 2))
+    assert same.network_hash() == bundle.network_hash()
+    hashes = [each.network_hash() for each in (bundle, other, replace(bundle, temperature=0.8), replace(
+        bundle, scaling="band"), replace(bundle, genres=("blues", "jazz", "pop")))]
+    assert len(set(hashes)) == 5

@@ -19,7 +19,7 @@ from genre_study.core import content as content_module
 from genre_study.core.audio import load_audio
 from genre_study.core.workers import in_processes
 from genre_study.mel import MelSpec, log_mel
-from genre_study.storage.disk import LocalDisk
+from genre_study.storage.disk import LocalDisk, _maker_mark
 from genre_study.storage.ready_made import import_spectrograms
 from genre_study.storage.writer import _cut, _open_array, open_store, safe_name
 from genre_study.store import build_store
@@ -131,6 +131,31 @@ def test_silence_and_clicks_are_problems(tmp_path):
     store = build_store(tracks, tmp_path / "store", workers=1, progress=False)
     assert store.tracks.track_id.tolist() == ["noise.00002"]
     assert store.problems.problem.tolist() == ["is silent", "is too short: 900 samples, one window has 2048"]
+
+
+def test_a_store_that_was_opened_reads_what_was_there(tmp_path):
+    """A track that was replaced since stays readable for a while, also after the next writer has swept."""
+    tracks = write_corpus(tmp_path / "audio", 1)
+    build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    opened = open_store(tmp_path / "store")
+    before = open_store(tmp_path / "store").frames("noise.00000")
+    write_corpus(tmp_path / "audio", 1, seed=1)
+    after = build_store(tracks, tmp_path / "store", workers=1, progress=False).frames("noise.00000")
+    build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    np.testing.assert_array_equal(opened.frames("noise.00000"), before)
+    assert not np.array_equal(before, after)
+
+
+def test_drafts_of_processes_that_run_are_left_alone(tmp_path):
+    """Those of a process that has ended go; of another machine nothing is known."""
+    marks = {"running": _maker_mark(), "elsewhere": f"00000000-{os.getpid()}-0123abcd"}
+    code = "from genre_study.storage.disk import _maker_mark; print(_maker_mark())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (tmp_path / ".new").mkdir()
+    for mark in (*marks.values(), done.stdout.strip()):
+        (tmp_path / ".new" / mark).touch()
+    LocalDisk(tmp_path).sweep()
+    assert {file.name for file in (tmp_path / ".new").iterdir()} == set(marks.values())
 
 
 @pytest.mark.parametrize("db_range", [None, (-80.0, 0.0)])
@@ -558,6 +583,8 @@ def test_spectrograms_of_no_use_are_problems(tmp_path):
     store = import_spectrograms(tmp_path / "mel.npz", tmp_path / "store", seconds=2, progress=False)
     assert store.tracks.track_id.tolist() == ["a.good"] and store.frames_per_second == 10
     assert store.problems.track_id.tolist() == ["a.flat", "a.loud", "a.nan"]
+    for said, known in zip(store.problems.problem, ("is the same everywhere", "expected 0 to 1", "NaN or infinite")):
+        assert known in said
     assert np.abs(store.frames("a.good") - mel[0].T).max() < 1e-3
 
 

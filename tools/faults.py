@@ -5,7 +5,8 @@ Usage, from the root of the repository: python tools/faults.py [WORD ...]
 The faults stand in tools/faults.toml, by module: a name in words, the text that is replaced, the new text, and the
 tests that are asked, the cheapest first. Each fault goes into a copy of the repository, in which these tests are run.
 The answers go to reports/faults/faults.csv. Words choose the faults of these modules or names, in this order; the rows
-of the others are kept. All of them take about an hour. It forks, so it runs on Linux and macOS.
+of the others are kept; the word "new" stands for those that were not asked yet. All of them take an hour on an idle
+machine. It forks, so it runs on Linux and macOS.
 
 To repair the list after a change of a module: a text that is replaced has to occur in its module exactly once.
 """
@@ -98,6 +99,8 @@ def ask(options, folder):
             return f"hang: {' '.join(options)}"
         time.sleep(0.05)
     code = os.waitstatus_to_exitcode(done[1])
+    if code == 5:
+        raise SystemExit(f"no test is chosen by {' '.join(options)}; repair tools/faults.toml")
     output = (folder.parent / "output.txt").read_text(errors="replace")
     failed = re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", output, re.M)
     return "" if code == 0 else failed[1] if failed else f"exit status {code}: {output.strip()[-300:]}"
@@ -106,7 +109,7 @@ def ask(options, folder):
 def verdict(fault, folder, passed):
     """Put one fault into the copy, ask its tests, and return its row of the table.
 
-    The test that fails has to pass without the fault; those that do are kept in `passed`.
+    The test that fails has to pass without the fault, or it says nothing; those that do are kept in `passed`.
     """
     start, file, by = time.monotonic(), source(fault["module"], folder), ""
     whole = file.read_text(encoding="utf-8")
@@ -119,7 +122,8 @@ def verdict(fault, folder, passed):
         file.write_text(whole, encoding="utf-8")
     if "::" in by and by not in passed:
         if ask([by], folder):
-            raise SystemExit(f"{by} fails without a fault, too")
+            why = f"{by} fails without the fault, too"
+            return dict(zip(COLUMNS, (fault["module"], fault["name"], "not asked", "", why, "")))
         passed.add(by)
     reason = fault.get("equivalent") or fault.get("survives") or ""
     result = "caught" if by else "equivalent" if "equivalent" in fault else "survived"
@@ -148,8 +152,10 @@ def write_table(rows, faults):
 
 def main(words):
     """Try the chosen faults and write the table after each."""
-    faults, passed = read_faults(), set()
-    chosen = [fault for word in words for fault in faults if word in (fault["module"], fault["name"])] or faults
+    faults, table, passed = read_faults(), read_table(), set()
+    kept = {key for key, row in table.items() if row["result"] != "not asked"}
+    chosen = [fault for word in words for fault in faults if word in (fault["module"], fault["name"])
+              or (word == "new" and (fault["module"], fault["name"]) not in kept)] if words else faults
     load_libraries()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder) / "repository"
