@@ -119,3 +119,10 @@ def test_a_process_that_gets_its_bands_from_another_loads_no_librosa(tmp_path):
             "[m for m in ('librosa', 'numba', 'keras', 'jax', 'matplotlib', 'pandas') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[(128, 20)] []\n"
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "uint8"])
+def test_whole_numbers_are_no_samples(kind):
+    """Their scale can't be told; divided by nothing they would be noise a thousand times too loud."""
+    with pytest.raises(TypeError, match=kind):
+        mel_spectrogram(np.ones(4096, kind))

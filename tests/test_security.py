@@ -97,7 +97,6 @@ def test_studies_and_tutorials_do_not_either(notebook):
 
 # What bandit finds, and why it stays. A new finding needs a reason here or another way to do it.
 EXPLAINED = {
-    ("B202", "core/archive.py"): "extractall has a filter: our own, then the standard library's",
     ("B404", "grid/runner.py"): "runs are processes of their own",
     ("B603", "grid/runner.py"): "a list of fixed arguments without a shell; parameters travel in a JSON file",
     ("B404", "core/audio.py"): "ffmpeg decodes what libsndfile does not know",

@@ -604,3 +604,12 @@ def test_a_cluster_builds_the_same_store(tmp_path):
             distributed.Client(cluster) as client:
         together = build_store(tracks, tmp_path / "together", progress=False, client=client)
     assert content(together) == content(alone)
+
+
+def test_a_store_shows_the_tracks_that_were_asked_for(tmp_path):
+    """Earlier calls leave their tracks in the folder; a later call's store has those of its own table alone."""
+    tracks = write_corpus(tmp_path / "audio", 4)
+    build_store(tracks, tmp_path / "store", workers=1, progress=False)
+    some = build_store(tracks.iloc[[1, 3]], tmp_path / "store", workers=1, progress=False)
+    assert some.tracks.track_id.tolist() == tracks.track_id.iloc[[1, 3]].tolist()
+    assert len(open_store(tmp_path / "store")) == 4
