@@ -91,3 +91,22 @@ def test_past_the_end_of_a_track_lies_silence(scaling):
     whole = np.concatenate([frames[70:].astype("float64"), np.full((10, 16), -90.0)])
     mean, spread = frames.astype("float64").mean(), frames.astype("float64").std()
     np.testing.assert_allclose(chunk, ((whole - mean) / spread if scaling == "track" else whole).T, atol=1e-3)
+
+
+def test_power_is_ten_to_the_tenth_of_the_decibels():
+    """A step of 10 dB is ten times the power, at any level."""
+    decibels = np.array([[-20.0, 0.0, 10.0, 20.0]] * 8, dtype="float16")
+    store = SimpleNamespace(frames=lambda track_id: decibels, unit="db", silence=-100.0, spec=SimpleNamespace(n_mels=4))
+    chunks = pd.DataFrame({"track_id": ["a"], "start_frame": [0], "n_frames": [8]})
+    np.testing.assert_allclose(read_chunks(store, chunks, scaling="power")[0, :, 0, 0], [0.01, 1, 10, 100], rtol=1e-3)
+
+
+def test_labels_stand_in_the_order_of_the_genres_that_are_given():
+    """Not in the order in which the chunks name them: a batch that begins with rock has its one in rock's column."""
+    frames = np.zeros((8, 4), "float16")
+    frames[:, 0] = np.arange(8)
+    store = SimpleNamespace(frames=lambda track_id: frames, unit="db", silence=-100.0, spec=SimpleNamespace(n_mels=4))
+    chunks = pd.DataFrame({"track_id": list("abc"), "genre": ["rock", "blues", "jazz"], "start_frame": 0,
+                           "n_frames": 8})
+    _, labels = ChunkFeed(store, chunks, ["blues", "jazz", "rock"], batch_size=3, shuffle=False)[0]
+    assert np.asarray(labels).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]

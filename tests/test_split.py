@@ -582,3 +582,34 @@ def test_copies_on_two_sides_of_a_run_are_counted(sides, apart, learned):
     chunks = tracks.assign(split=tracks.track_id.map(dict(zip(pair, sides))))
     found = study.replicas_apart(tracks, chunks)
     assert found == {"pairs": 1, "on_two_sides": apart, "one_in_train_one_in_test": learned}
+
+
+def small_split():
+    """Twelve tracks of two genres on three sides, each by an artist of its own, and their chunks."""
+    tracks = pd.DataFrame({"track_id": [f"t{n:02d}" for n in range(12)], "genre": ["jazz", "rock"] * 6,
+                           "artist": [f"artist {n}" for n in range(12)],
+                           "split": np.repeat(["train", "valid", "test"], 4)})
+    chunks = tracks[["track_id", "genre", "split"]].loc[np.repeat(np.arange(12), 3)].reset_index(drop=True)
+    return tracks, chunks
+
+
+@pytest.mark.parametrize("protocol", ["artist", "filtered"])
+def test_an_artist_on_two_sides_is_found_under_every_protocol_that_promises_none(protocol):
+    tracks, chunks = small_split()
+    check_split(tracks, chunks, protocol=protocol)
+    tracks.loc[[0, 11], "artist"] = "one and the same"
+    with pytest.raises(LeakageError, match="artists have tracks on more than one side"):
+        check_split(tracks, chunks, protocol=protocol)
+
+
+def test_chunks_on_another_side_than_their_track_are_found():
+    tracks, chunks = small_split()
+    chunks.loc[chunks.track_id == "t00", "split"] = "test"  # whole, so that no track lies on two sides
+    with pytest.raises(LeakageError, match="another side than the table of tracks says: t00"):
+        check_split(tracks, chunks)
+
+
+def test_every_side_needs_every_genre():
+    tracks, _ = small_split()
+    with pytest.raises(ValueError, match="no track of jazz in valid"):
+        check_split(tracks[~((tracks.genre == "jazz") & (tracks.split == "valid"))])

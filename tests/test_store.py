@@ -613,3 +613,11 @@ def test_a_store_shows_the_tracks_that_were_asked_for(tmp_path):
     some = build_store(tracks.iloc[[1, 3]], tmp_path / "store", workers=1, progress=False)
     assert some.tracks.track_id.tolist() == tracks.track_id.iloc[[1, 3]].tolist()
     assert len(open_store(tmp_path / "store")) == 4
+
+
+def test_a_folder_with_other_files_is_a_problem(tmp_path):
+    """A store is not begun among a reader's own files."""
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        build_store(write_corpus(tmp_path / "audio", 1), tmp_path, workers=1, progress=False)
+    assert not (tmp_path / "zarr.json").exists()

@@ -223,3 +223,28 @@ def test_one_cycle_rises_and_falls_over_the_whole_training(warmup_share):
     steps = np.arange(warmup, 101)
     np.testing.assert_allclose(found[warmup:], 0.2 * (1 + np.cos(np.pi * (steps - warmup) / (100 - warmup))), atol=1e-6)
     np.testing.assert_allclose(found[:warmup], np.linspace(0.4 / 25, 0.4, warmup + 1)[:-1], atol=1e-6)
+
+
+def test_masks_before_frozen_layers_are_refused():
+    """They would have no effect: the values of the frozen layers are made once, without them."""
+    from genre_study.train import train_heads
+
+    model = build_network("study_cnn", (128, 130, 1), 2, seed=0, groups=("timbre",))
+    chunks = pd.DataFrame({"track_id": list("abcd"), "genre": ["jazz", "rock"] * 2, "start_frame": 0, "n_frames": 40,
+                           "split": "train"})
+    values = np.zeros((4, model.get_layer("descriptors").output.shape[-1]), "float32")
+    with pytest.raises(ValueError, match="time_mask and band_mask must be 0; received 5 and 0"):
+        train_heads(model, values, chunks, TrainSpec(epochs=1, time_mask=5), progress=False)
+
+
+def test_every_epoch_has_an_order_of_its_own(monkeypatch):
+    """The feed is told the epoch, on which order, masks and mixup depend."""
+    from backend_probe import small_store
+
+    from genre_study.feed import ChunkFeed
+
+    seen, read = set(), ChunkFeed.__getitem__
+    monkeypatch.setattr(ChunkFeed, "__getitem__", lambda feed, number: (seen.add(feed.epoch), read(feed, number))[1])
+    store, chunks = small_store()
+    train(build_network("quick_cnn", (16, 40, 1), 3, seed=0), store, chunks, TrainSpec(epochs=3), progress=False)
+    assert seen >= {0, 1, 2}
