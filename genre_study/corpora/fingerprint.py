@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from ..mel import band_centres
+
 # %% ../../nbs/corpora/fingerprint.ipynb #209511fb
 def _box_means(values, edges):
     """Average the rows of values between edges, which may fall inside a row."""
@@ -28,10 +30,7 @@ N_BANDS = 25
 
 def _bands_used(spec):
     """Return the first and last mel band inside the range of the fingerprint; all bands if hardly any is inside."""
-    from librosa import mel_frequencies
-
-    fmax_hz = spec.fmax_hz or spec.sample_rate / 2
-    centres_hz = mel_frequencies(spec.n_mels + 2, fmin=spec.fmin_hz, fmax=fmax_hz, htk=spec.mel_scale == "htk")[1:-1]
+    centres_hz = band_centres(spec)
     inside = np.flatnonzero((centres_hz >= RANGE_HZ[0]) & (centres_hz <= RANGE_HZ[1]))
     return (inside[0], inside[-1] + 1) if len(inside) >= 8 else (0, spec.n_mels)
 
