@@ -115,3 +115,26 @@ def injector(setup, folder):
     finally:
         server.stdin.close()
         server.wait()
+
+
+def run_faults(run, most, argument, folder, prepare, check, complete):
+    """All faults of one case: the number of changes, and how the faults ended.
+
+    `prepare` fills the folder, `check` looks at what a fault left, `complete` calls again without one.
+    """
+    ends = {"returned": 0, "raised": 0, "died": 0}
+
+    def attempt(fault):
+        shutil.rmtree(folder, ignore_errors=True)
+        prepare()
+        return run(argument, folder, fault)
+
+    undisturbed = attempt(None)
+    assert undisturbed.ended == "returned", undisturbed
+    for fault in faults(len(undisturbed.changes), most):
+        outcome = attempt(fault)
+        ends[outcome.ended] += 1
+        assert outcome.ended != "raised" or outcome.error in ("OSError", "PermissionError"), (fault, outcome)
+        check(outcome, fault)
+        complete(fault)
+    return {"changes": len(undisturbed.changes), **ends}

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-from injection import Fault, faults, injector
+from injection import Fault, injector, run_faults
 from test_store import content, write_corpus
 
 from genre_study.storage.ready_made import import_spectrograms
@@ -86,27 +86,22 @@ def inject(case, run, tmp_path, most):
     if case.start is not None:
         shutil.copytree(case.start, tmp_path / "whole")
         whole = case.run(tmp_path / "whole")
-    new, reference = frames_of(whole), content(whole)
-    ends, folder = {"returned": 0, "raised": 0, "died": 0}, tmp_path / "store"
+    new, reference, folder = frames_of(whole), content(whole), tmp_path / "store"
 
-    def attempt(fault):
-        shutil.rmtree(folder, ignore_errors=True)
+    def prepare():
         if case.start is not None:
             shutil.copytree(case.start, folder)
-        return run(case.argument | {"folder": str(folder)}, folder, fault)
 
-    undisturbed = attempt(None)
-    assert undisturbed.ended == "returned", undisturbed
-    for fault in faults(len(undisturbed.changes), most):
-        outcome = attempt(fault)
-        ends[outcome.ended] += 1
-        assert outcome.ended != "raised" or outcome.error in ("OSError", "PermissionError"), (fault, outcome)
+    def check(outcome, fault):
         look(folder, case.old, new)
         if outcome.ended == "returned":
             assert content(open_store(folder)) == reference, fault
+
+    def complete(fault):
         assert content(case.run(folder)) == reference, fault
         assert not list((folder / ".new").iterdir()), fault
-    return {"changes": len(undisturbed.changes), **ends}
+
+    return run_faults(run, most, case.argument | {"folder": str(folder)}, folder, prepare, check, complete)
 
 
 def test_a_few_faults_of_a_store(tmp_path):

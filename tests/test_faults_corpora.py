@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from injection import faults, injector
+from injection import injector, run_faults
 
 from genre_study.corpus import read_corpus
 from genre_study.synth.minicorpus import render_minicorpus
@@ -51,26 +51,6 @@ def content(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.rglob("*"))
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)}
-
-
-def run_faults(run, most, argument, folder, prepare, check, complete):
-    """All faults of one case; how they ended. `check` looks at what is left, `complete` calls again without a fault."""
-    ends = {"returned": 0, "raised": 0, "died": 0}
-
-    def attempt(fault):
-        shutil.rmtree(folder, ignore_errors=True)
-        prepare()
-        return run(argument, folder, fault)
-
-    undisturbed = attempt(None)
-    assert undisturbed.ended == "returned", undisturbed
-    for fault in faults(len(undisturbed.changes), most):
-        outcome = attempt(fault)
-        ends[outcome.ended] += 1
-        assert outcome.ended != "raised" or outcome.error in ("OSError", "PermissionError"), (fault, outcome)
-        check(outcome, fault)
-        complete(fault)
-    return ends
 
 
 def render_case(run, tmp_path, most, start):
@@ -159,7 +139,7 @@ def test_faults_while_a_corpus_is_made(tmp_path, root):
             figures[f"render from {start}"] = render_case(run, tmp_path, 100, start)
         for kind in ("zip", "tar.gz", "parquet"):
             figures[f"unpack {kind}"] = unpack_case(run, tmp_path, 100, kind)
-    n_faults = sum(sum(ends.values()) for ends in figures.values())
+    n_faults = sum(ends[end] for ends in figures.values() for end in ("returned", "raised", "died"))
     assert n_faults >= 300 and all(ends["raised"] and ends["died"] for ends in figures.values())
     file = root / "reports" / "reliability" / "faults_corpora.json"
     file.write_text(json.dumps({"faults": n_faults, "bad": 0, **figures}, indent=1) + "\n")
