@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 
 import genre_study
-from .core.paths import printable
-from .core.paths import user_path
+from .core.paths import printable, user_path
 
 # %% ../nbs/command.ipynb #4d6a6934
 def _load_keras():
