@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genre_study import study
+from genre_study.corpus import gtzan_tracks
 from genre_study.grid.page import write_page
 from genre_study.mel import MelSpec
 from genre_study.predict.bundle import bundle_of_run
@@ -378,6 +379,24 @@ def test_spectrograms_replaced_by_others_of_equal_size_and_time_are_noticed(tmp_
     assert second.folder == first.folder
     np.testing.assert_array_equal(second.frames("blues.00000"), other)
     np.testing.assert_array_equal(second.frames("blues.00001"), one)
+
+
+def test_another_file_with_the_tracks_of_mel999_is_noticed(tmp_path, monkeypatch, recwarn):
+    """Results from other pictures of the same tracks need not be those of the reports."""
+    tracks, rng = gtzan_tracks(), np.random.default_rng(0)
+    ids = tracks.track_id[tracks.track_id != "jazz.00054"].to_numpy(str)
+    monkeypatch.setattr(study, "import_spectrograms", lambda *arguments, **options: "a store")
+    options = {"data_dir": str(tmp_path), "n_mels": 4, "frames_per_second": 0.0}
+    for name, n_tracks in (("part", 998), ("all", 999)):
+        np.savez(tmp_path / f"{name}.npz", ids=ids[:n_tracks], mel=rng.integers(0, 256, (n_tracks, 4, 30), np.uint8))
+        study.prepare_data(StudySettings(corpus=str(tmp_path / f"{name}.npz"), **options))
+        noticed = [str(warning.message) for warning in recwarn if "mel999" in str(warning.message)]
+        assert len(noticed) == (n_tracks == 999)
+    assert re.search(r"all\.npz .*sha256 [0-9a-f]{64}, expected f2a8d3ed", noticed[0])
+
+
+def test_the_file_of_the_reports_is_known(gtzan):
+    assert study.MEL999_SHA256 == hashlib.sha256((gtzan / "mel999.npz").read_bytes()).hexdigest()
 
 
 def test_latex_that_is_not_there_is_named_before_the_training(tmp_path, monkeypatch):
