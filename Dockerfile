@@ -3,5 +3,5 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*
 WORKDIR /study
 COPY . .
-RUN pip install --no-cache-dir -c constraints.txt -e .
-CMD ["papermill", "--no-log-output", "nbs/studies/reproduce.ipynb", "runs/reproduce.ipynb", "-p", "run_dir", "runs/reproduce"]
+RUN pip install --no-cache-dir -c constraints.txt -e '.[study]'
+CMD ["genre-study", "reproduce"]

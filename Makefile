@@ -29,18 +29,18 @@ help:
 	$(PYTHON) is Python %s: make PYTHON=/path/to/python" % sys.version.split()[0])'
 	test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt wheel 'setuptools<80'
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e .
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[study]'
 	@touch $@
 
 .venv/dev: .venv/base
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,docs,torch,dask,app]'
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[study,dev,docs,torch,dask,app]'
 	@touch $@
 
 reproduce: .venv/base
 	$(BIN)/genre-study reproduce --out "$$RUN"
 
 .venv/lab: .venv/base
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[lab,app,dask]'
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[study,lab,app,dask]'
 	@touch $@
 
 lab: .venv/lab

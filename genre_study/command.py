@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import genre_study
+from .core.extras import need_extra
 from .core.paths import printable, user_path
 
 # %% ../nbs/command.ipynb #4d6a6934
@@ -33,6 +34,8 @@ def _predict_files(options):
 
     if options.timeline and len(options.files) > 1:
         raise ValueError(f"--timeline draws one song; {len(options.files)} files were given")
+    if options.timeline:
+        need_extra("--timeline", "study", "matplotlib")
     _load_keras()
     bundle, failed = open_bundle(options.model), 0
     for file in options.files:
@@ -189,8 +192,13 @@ def _add_format(command, otherwise):
     form.add_argument("--latex", dest="format", action="store_const", const="latex", help="as a LaTeX table (booktabs)")
 
 
+_STUDY = ("filelock", "ipykernel", "matplotlib", "nbconvert", "papermill", "pretty_midi", "psutil", "seaborn",
+          "symusic", "zarr")
+
+
 def _reproduce(options):
     """Run the study into a folder of its own."""
+    need_extra("genre-study reproduce", "study", *_STUDY)
     import papermill
 
     from genre_study.grid.page import last_line, write_page
@@ -225,6 +233,7 @@ def _add_reproduce(commands):
 # %% ../nbs/command.ipynb #6f2efbce
 def _grid(options):
     """Run a grid; return 1 if one of its runs failed."""
+    need_extra("genre-study grid", "study", *_STUDY)
     from genre_study.grid.grid import run_grid
     from genre_study.score.compare import format_table
 
@@ -254,6 +263,7 @@ def _add_grid(commands):
 # %% ../nbs/command.ipynb #1e7eb15e
 def _ablate(options):
     """Run an ablation, print its levels, one a line, and then where its page is."""
+    need_extra("genre-study ablate", "study", *_STUDY)
     from genre_study.grid.expand import parse_values
     from genre_study.grid.grid import ablate
     from genre_study.score.compare import format_table

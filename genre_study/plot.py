@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .core.extras import need_extra
 from .core.files import whole_file
 
 INK, GREY = "#222222", "#8c8c8c"
@@ -33,10 +34,18 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 # %% ../nbs/10_plot.ipynb #c0aaea75
+def _seaborn():
+    """Import seaborn, or say what to install."""
+    need_extra("a picture", "study", "matplotlib", "seaborn")
+    import seaborn
+
+    return seaborn
+
+
 def _new_axes(rows, columns, width, height, **options):
     """Return a figure of width times height inches with a grid of axes."""
+    sns = _seaborn()
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     if plt.rcParams["text.usetex"] and not shutil.which("latex"):
         raise RuntimeError("matplotlib is set to text.usetex=True, and there is no latex on this machine; set "
@@ -133,7 +142,7 @@ def plot_curves(history: pd.DataFrame, measures=("accuracy", "loss"),
     ValueError
         If a column is missing or there is no epoch.
     """
-    import seaborn as sns
+    sns = _seaborn()
     from matplotlib.ticker import MaxNLocator
 
     column = f"val_{measures[0]}" if monitor == "last" else monitor
@@ -180,8 +189,7 @@ def plot_shares(percent, rows, columns, texts=None, label: str = "per cent",
     ValueError
         If a share is not from 0 to 100, or there is not a name for each row and column.
     """
-    import seaborn as sns
-
+    sns = _seaborn()
     percent = np.asarray(percent, dtype=float)
     if percent.shape != (len(rows), len(columns)) or (percent < 0).any() or (percent > 100).any():
         raise ValueError(f"percent has shape {percent.shape} for {len(rows)} rows and {len(columns)} columns, from "
@@ -334,8 +342,6 @@ def plot_chunks(chunks: pd.DataFrame, seconds: float = 3.0, duration_s: float | 
     ValueError
         If there is no chunk, chunks are of several tracks, or two have the same start.
     """
-    from matplotlib.patches import Patch
-
     _check_starts(chunks, "chunks", "track")
     starts = np.sort(chunks["start_s"].to_numpy(dtype=float))
     sides = chunks.sort_values("start_s")["split"].tolist() if "split" in chunks else ["train"] * len(chunks)
@@ -343,6 +349,8 @@ def plot_chunks(chunks: pd.DataFrame, seconds: float = 3.0, duration_s: float | 
     n_rows = int(np.ceil(seconds / step - 1e-9))
     duration_s = starts[-1] + seconds if duration_s is None else duration_s
     figure, ax = _axes(ax, 8.0, 0.9 + 0.38 * (n_rows + 1))
+    from matplotlib.patches import Patch
+
     ax.broken_barh([(0, duration_s)], (-0.4, 0.8), facecolor="white", edgecolor=INK)
     ax.text(duration_s / 2, 0, f"track, {duration_s:g} s", ha="center", va="center", fontsize=9)
     for i, (start, side) in enumerate(zip(starts, sides)):

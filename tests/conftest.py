@@ -6,6 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("KERAS_BACKEND", "jax")  # whatever ~/.keras/keras.json says; test_import asks without it
 
 
 def pytest_configure(config):

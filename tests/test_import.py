@@ -113,7 +113,7 @@ pwd.getpwuid = unknown
 def test_import_and_use_without_a_home_folder(tmp_path, home):
     """A user without HOME whom the system does not know, or with a home that can't be written to."""
     code = NOWHERE + "os.environ.pop('HOME', None)\n" + home + WATCH + USE + TELL
-    environ = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    environ = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "KERAS_BACKEND")}
     environ["KERAS_HOME"] = str(tmp_path)
     run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=300,
                          check=False)

@@ -700,9 +700,9 @@ def test_threads(bundle, wave, tmp_path, kind):
 def test_threads_open_the_shipped_network_once(wave):
     from concurrent.futures import ThreadPoolExecutor
 
-    from genre_study.predict.bundle import load_pretrained, open_bundle
+    from genre_study.predict.bundle import _shipped, open_bundle
 
-    load_pretrained.cache_clear()
+    _shipped.cache_clear()
     with ThreadPoolExecutor(8) as pool:
         assert len({id(bundle) for bundle in pool.map(lambda _: open_bundle(), range(8))}) == 1
 

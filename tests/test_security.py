@@ -235,7 +235,7 @@ def test_shipped_network_that_was_swapped_is_refused(tmp_path, network, attack, 
     make(tmp_path / "data" / "pretrained" / "network.keras", network)
     monkeypatch.setattr(bundle.resources, "files", lambda name: tmp_path)
     with pytest.raises(ValueError, match=re.escape(message)):
-        bundle.load_pretrained.__wrapped__()  # past its cache
+        bundle._shipped.__wrapped__()  # past its cache
 
 
 # ---------------------------------------------------------------- arrays and YAML

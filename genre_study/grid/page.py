@@ -9,6 +9,7 @@ __all__ = ['write_page', 'last_line']
 import html
 from pathlib import Path
 
+from ..core.extras import need_extra
 from ..core.files import write_whole
 
 # %% ../../nbs/grid/page.ipynb #96217b77
@@ -41,6 +42,7 @@ def write_page(notebook, page=None):
     pathlib.Path
         The page.
     """
+    need_extra("a page", "study", "nbconvert")
     import nbformat
     from nbconvert import HTMLExporter
 

@@ -9,7 +9,6 @@ __all__ = ['build_page', 'serve']
 import asyncio
 import base64
 import html
-import importlib.util
 import io
 import math
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..core.audio import AudioError
+from ..core.extras import need_extra
 from .bundle import open_bundle
 from .song import predict_song
 
@@ -347,8 +347,7 @@ def serve(model=None, port: int = 7860, max_mb: float = 200, max_minutes: float 
     'http://127.0.0.1:41231/'
     """
     _check_limits(port, max_mb=max_mb, max_minutes=max_minutes, upload_s=upload_s, keep_s=keep_s)
-    if importlib.util.find_spec("gradio") is None:
-        raise ModuleNotFoundError("the page needs gradio: pip install 'genre_study[app]'")
+    need_extra("the page", "app", "gradio", "matplotlib")
     server = _Server(open_bundle(model), port, max_mb, max_minutes, upload_s, keep_s, open_browser)
     if not wait:
         return server

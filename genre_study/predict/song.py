@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..chunk import chunk_table
 from ..core.audio import MAX_DURATION_S
+from ..core.extras import need_extra
 from ..mel import SILENCE_DB, MelSpec, mel_blocks, power_to_db
 from .bundle import open_bundle
 from .novelty import SongSummary, uncertainty_of
@@ -246,6 +247,7 @@ class Prediction:
     def plot(self, figure=None):
         """Draw the picture into a new figure of pyplot, or into the one given, and return it."""
         if figure is None:
+            need_extra("a picture", "study", "matplotlib")
             import matplotlib.pyplot as plt
 
             figure = plt.figure(figsize=(9, 5), layout="constrained")

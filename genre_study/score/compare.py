@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.extras import need_extra
 from ..core.names import first_few, name_key
 from ..core.paths import user_path
 from ..corpus import gtzan_tracks
@@ -337,6 +338,7 @@ def format_table(table: pd.DataFrame, kind: str = "text") -> str:
     if kind == "csv":
         return table.to_csv(index=False, lineterminator="\n").rstrip("\n")
     if kind == "latex":
+        need_extra("a LaTeX table", "study", "jinja2")
         alignment = "".join("l" if k == 0 else "r" for k in range(table.shape[1]))
         return table.map(cell).to_latex(index=False, escape=True, column_format=alignment).rstrip("\n")
     if kind != "text":

@@ -15,6 +15,7 @@ import uuid
 from functools import cache
 from hashlib import sha256
 
+from ..core.extras import need_extra
 from ..core.paths import user_path
 
 # %% ../../nbs/storage/disk.ipynb #993df49c
@@ -143,10 +144,8 @@ class RemoteDisk:
     """
 
     def __init__(self, url):
-        try:
-            import fsspec
-        except ImportError as error:
-            raise ImportError(f"a store at {url} needs fsspec: pip install 'genre_study[remote]'") from error
+        need_extra(f"a store at {url}", "remote", "fsspec")
+        import fsspec
 
         self.root = url.rstrip("/")
         self.files, self.base = fsspec.core.url_to_fs(self.root)

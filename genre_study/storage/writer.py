@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.content import file_state, hash_array
+from ..core.extras import need_extra
 from ..mel import SILENCE_DB, MelSpec
 from .disk import LocalDisk, open_disk
 
@@ -132,6 +133,7 @@ def _differences(theirs, ours):
 # %% ../../nbs/storage/writer.ipynb #fcc0337f
 def _begin(disk, settings):
     """Make the folder a store with these settings, or check that it is one already."""
+    need_extra("making a store", "study", "psutil", "zarr")
     if disk.sizes(["zarr.json"])[0] < 0:
         foreign = sorted(set(disk.listing("")) - {"frames", "rows", "lost+found"})
         if foreign and disk.sizes(["zarr.json"])[0] < 0:  # another process may have begun the store meanwhile
@@ -418,6 +420,7 @@ def _open_array(disk, array):
         facts = json.loads(disk.read(f"frames/{array}/zarr.json"))
         if facts["codecs"] == _PLAIN and facts["chunk_grid"]["configuration"]["chunk_shape"] == facts["shape"]:
             return disk.path(f"frames/{array}/c/0/0")
+    need_extra(f"reading the store in {disk.root}", "study", "zarr")
     import zarr
 
     return zarr.open_array(f"{disk.root}/frames/{array}", mode="r")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.extras import need_extra
 from ..core.files import whole_file, write_whole
 from .song import check_request, compose
 from .sound import SAMPLE_RATE, render_song
@@ -141,6 +142,7 @@ def render_minicorpus(folder, tracks_per_genre, seconds=30.0, seed=0, progress=F
     >>> tracks = render_minicorpus("data/minicorpus", tracks_per_genre=10)  # doctest: +SKIP
     """
     check_request(seconds, seed, tracks_per_genre=tracks_per_genre)
+    need_extra("the synthetic corpus", "study", "pretty_midi", "symusic")
     folder = Path(folder)
     note = _claim_folder(folder, seconds, seed, tracks_per_genre)
     tracks = _render_tracks(folder, note, tracks_per_genre, progress)
