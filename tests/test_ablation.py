@@ -1,8 +1,10 @@
 """The ablation study over runs of a toy study whose skill is known, so that each verdict is known before."""
 import json
+import math
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -52,10 +54,21 @@ def report(root, runs, out):
     return (out / "out.ipynb").read_text(encoding="utf-8")
 
 
+def assert_holm(levels):
+    """Each p-value is the largest, over those up to it, of p times the number of those that are left."""
+    spread = (levels["difference_high"] - levels["difference_low"]) / 3.919928
+    p_values = [math.erfc(abs(z) / math.sqrt(2)) for z in levels["difference"] / spread]
+    for own, corrected in zip(p_values, levels["p_holm"]):
+        larger = [p * sum(q >= p for q in p_values) for p in p_values if p <= own]
+        assert corrected == pytest.approx(min(1, max(larger)), rel=1e-3, abs=1e-12)
+    assert (levels["p_holm"].to_numpy() > np.array(p_values) * 1.01).any()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_verdicts_are_those_that_were_built_in(root, runs, tmp_path):
     text = report(root, runs, tmp_path)
     levels = pd.read_csv(tmp_path / "levels.csv").set_index(["grid", "label"])
+    assert_holm(levels.dropna(subset="difference"))
     skill = levels.loc["skill"]
     assert len(skill) == 6 and skill["n_runs"].eq(1).all()
     expected = {"0.2": "worse", "0.8": "better"}
