@@ -14,7 +14,7 @@ from importlib import resources
 import pandas as pd
 
 from .core.audio import AudioError, is_audio_name, read_header
-from .core.layouts import find_tracks, genre_key
+from .core.layouts import find_tracks, genre_key, read_table
 from .core.names import first_few, name_key, tidy_name
 from .core.paths import printable, user_path
 
@@ -61,20 +61,9 @@ def _track_ids(genres, names):
 def _listed_artists(folders):
     """Read artists by track_id from ``tracks.csv`` in the first of the folders that has it, or None."""
     for file in (folder / "tracks.csv" for folder in folders):
-        if not file.is_file():
-            continue
-        try:
-            table = pd.read_csv(file, dtype="str", encoding="utf-8", keep_default_na=False)  # a band may be called NA
-        except ValueError as error:  # not text, empty or ragged
-            raise ValueError(f"{str(file)!r} is not a readable table: {str(error).strip()}. Save it as UTF-8 with "
-                             "commas, or pass "
-                             "artists=None.") from error
-        missing = [name for name in ("track_id", "artist") if name not in table]
-        if missing:
-            raise ValueError(f"{str(file)!r} has columns {list(table)}, expected track_id and artist; "
-                             f"{missing} missing. Save it as UTF-8 with commas and these columns, or pass "
-                             "artists=None.")
-        return table.set_index("track_id").artist
+        if file.is_file():
+            expected = "expected the columns track_id and artist; or pass artists=None"
+            return read_table(file, ("track_id", "artist"), expected).set_index("track_id").artist
     return None
 
 # %% ../nbs/01_corpus.ipynb #7bfc7f97
@@ -93,8 +82,8 @@ def _by_track(artists, track_ids):
                          f"({track_ids.iloc[0]!r} and so on). Give it the names in track_id.")
     if len(strangers) and len(alone):
         warnings.warn(f"{len(strangers)} names in the table of artists fit no track, {strangers[0]!r} among them, and "
-                      f"{len(alone)} "
-                      f"tracks are not in the table, {alone.iloc[0]!r} among them. Give it the names in track_id.",
+                      f"{len(alone)} tracks are not in the table, {alone.iloc[0]!r} among them. Give it the names in "
+                      "track_id.",
                       stacklevel=4)
     names = artists.map(tidy_name)
     return track_ids.map(names.where(names != ""))
@@ -235,8 +224,7 @@ def read_corpus(source, artists="auto") -> pd.DataFrame:
     genres = tracks.genre.unique()
     if len(genres) < 2:
         raise ValueError(f"{str(source)!r} has audio of one genre only, {genres[0]!r}. Expected one folder a genre, at "
-                         "least two, "
-                         "with audio files in each, such as blues/x.wav.")
+                         "least two, with audio files in each, such as blues/x.wav.")
     given = found.track_id.map(tidy_name)
     unnamed = pd.Series(_track_ids(tracks["genre"], tracks["name"]))
     tracks["track_id"] = given.where((given != "") & ~given.duplicated(keep=False), unnamed)

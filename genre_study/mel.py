@@ -7,20 +7,16 @@ __all__ = ['SILENCE_DB', 'MelSpec', 'band_centres', 'band_groups', 'mel_blocks',
 
 # %% ../nbs/03_mel.ipynb #0a5b2ee6
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
-from numbers import Integral, Real
 
 import numpy as np
 
+from .core.bounds import check_fields, choice, number
 from .network.backend import memory_kept
 
 # %% ../nbs/03_mel.ipynb #77759463
-def _whole(default, low, high):
-    return field(default=default, metadata={"range": (low, high)})
-
-
 @dataclass(frozen=True)
 class MelSpec:
     """Parameters of a mel spectrogram; the defaults are librosa's and the published study's.
@@ -46,9 +42,9 @@ class MelSpec:
     Raises
     ------
     TypeError
-        If a value is not a number, or not a whole one.
+        If a value is not a number.
     ValueError
-        If a value is out of its range.
+        If a value is out of its range, not whole, or none of the choices.
 
     Examples
     --------
@@ -56,62 +52,23 @@ class MelSpec:
     43.07
     >>> MelSpec(n_mels=0)
     Traceback (most recent call last):
-    ValueError: n_mels must be a whole number from 1 to 1024, got 0
+    ValueError: n_mels must be a whole number from 1 to 1024; received 0
     """
 
-    sample_rate: int = _whole(22050, 1000, 768_000)
-    n_fft: int = _whole(2048, 2, 2**17)
-    hop_length: int = _whole(512, 1, 2**20)
-    n_mels: int = _whole(128, 1, 1024)
-    fmin_hz: float = 0.0
-    fmax_hz: float | None = None
-    mel_scale: str = field(default="slaney", metadata={"choices": ("slaney", "htk")})
+    sample_rate: int = number(22050, 1000, 768_000)
+    n_fft: int = number(2048, 2, 2**17)
+    hop_length: int = number(512, 1, 2**20)
+    n_mels: int = number(128, 1, 1024)
+    fmin_hz: float = number(0.0, 0.0, 384_000.0)
+    fmax_hz: float | None = number(None, 0.0, 384_000.0)
+    mel_scale: str = choice("slaney", ("slaney", "htk"))
 
     def __post_init__(self):
-        for name in self.__dataclass_fields__:
-            object.__setattr__(self, name, self.check(name, getattr(self, name)))
+        check_fields(self)
         fmax_hz, half = self.sample_rate / 2 if self.fmax_hz is None else self.fmax_hz, self.sample_rate / 2
         if not 0 <= self.fmin_hz < fmax_hz <= half:  # above half the sample rate a recording holds nothing
             raise ValueError(f"expected 0 <= fmin_hz < fmax_hz <= {half:g} (half the sample rate), "
                              f"got fmin_hz={self.fmin_hz!r}, fmax_hz={self.fmax_hz!r}")
-
-    @classmethod
-    def check(cls, name: str, value: object):
-        """Return a value of one field as a plain int, float, str or None.
-
-        Parameters
-        ----------
-        name : str
-            A field of this class.
-        value : object
-
-        Raises
-        ------
-        TypeError, ValueError
-            As for the class.
-
-        Examples
-        --------
-        >>> MelSpec.check("n_mels", np.int64(96))
-        96
-        """
-        one = cls.__dataclass_fields__[name]
-        if "choices" in one.metadata:
-            if value not in one.metadata["choices"]:
-                raise ValueError(f"{name} must be one of {', '.join(one.metadata['choices'])}, got {value!r}")
-            return value
-        if "range" not in one.metadata:
-            if value is None and name == "fmax_hz":
-                return None
-            if not isinstance(value, Real) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a number of Hz, got {value!r}")
-            return float(value)
-        low, high = one.metadata["range"]
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            raise TypeError(f"{name} must be a whole number, got {value!r}")
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-        return int(value)
 
     @property
     def frames_per_second(self):

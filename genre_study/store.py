@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from .core.audio import AudioError, CountedBlocks, audio_blocks, read_header
+from .core.bounds import check_number
 from .core.content import file_facts, file_state, has_settled
 from .core.workers import in_processes
 from .mel import SILENCE_DB, MelSpec, band_groups, mel_blocks, power_to_db
@@ -166,8 +167,8 @@ def build_store(tracks, folder, spec: MelSpec = MelSpec(), workers: int | None =
     >>> store.frames("blues.00000").shape  # doctest: +SKIP
     (1292, 128)
     """
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be a number of processes, at least 1, or None, got {workers!r}")
+    if workers is not None:
+        check_number("workers", workers, 1, 1024, whole=True)
     rows = track_rows(tracks)
     with StoreWriter(folder, spec) as writer:
         todo = writer.todo(rows)

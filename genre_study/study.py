@@ -30,6 +30,7 @@ import pandas as pd
 import yaml
 
 from .chunk import ChunkSpec, chunk_table
+from .core.bounds import choice, number
 from .core.content import hash_file
 from .core.files import write_whole
 from .core.layouts import is_corpus_file
@@ -47,11 +48,6 @@ from .store import build_store
 from .train import TrainSpec, recipe
 
 # %% ../nbs/11_study.ipynb #9053c775
-def _own(default, choices=(), bounds=None):
-    """Return a field whose choices, or bounds (both included), stand here."""
-    return field(default=default, metadata={"choices": tuple(choices), "bounds": bounds})
-
-
 def _typed(name, value, kind):
     """Return the value as `kind`, or a TypeError that says what was expected; a whole number will do for a fraction."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -65,7 +61,7 @@ def _asked(settings, names, make):
     """Return what `make` makes of the settings, with their names in its error."""
     try:
         return make()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         given = ", ".join(f"{name}={getattr(settings, name)!r}" for name in names)
         raise ValueError(f"{given} can't be used: {error}") from error
 
@@ -179,27 +175,27 @@ class StudySettings:
     """
 
     corpus: str = "minicorpus"
-    protocol: str = _own("artist", choices=PROTOCOLS)
+    protocol: str = choice("artist", PROTOCOLS)
     network: str = "quick_cnn"
     network_options: dict = field(default_factory=dict)
-    chunk_seconds: float = _own(3.0, bounds=(0.1, 60.0))
-    overlap: float = _own(0.5, bounds=(0.0, 0.95))
+    chunk_seconds: float = number(3.0, 0.1, 60.0)
+    overlap: float = number(0.5, 0.0, 0.95)
     n_mels: int = 128
     mel_scale: str = "slaney"
     scaling: str = "track"
     epochs: int = 0
     batch_size: int = 64
     training: dict = field(default_factory=dict)
-    train_share: float = _own(1.0, bounds=(0.01, 1.0))
-    scored_side: str = _own("test", choices=("test", "valid"))
+    train_share: float = number(1.0, 0.01, 1.0)
+    scored_side: str = choice("test", ("test", "valid"))
     seed: int = 0
-    fold: int = _own(-1, bounds=(-1, N_FOLDS - 1))
+    fold: int = number(-1, -1, N_FOLDS - 1)
     shares: list = field(default_factory=list)
     allow_leakage: bool = False
-    tracks_per_genre: int = _own(20, bounds=(3, 10_000))
-    frames_per_second: float = _own(43.06640625, bounds=(0.0, 1000.0))
+    tracks_per_genre: int = number(20, 3, 10_000)
+    frames_per_second: float = number(43.06640625, 0.0, 1000.0)
     db_range: list = field(default_factory=list)
-    workers: int = _own(0, bounds=(0, 1024))
+    workers: int = number(0, 0, 1024)
     data_dir: str = "data"
     run_dir: str = "runs/reproduce"
 
@@ -207,7 +203,7 @@ class StudySettings:
         for one in fields(self):
             value = _typed(one.name, getattr(self, one.name), one.type)
             object.__setattr__(self, one.name, value)
-            choices, bounds = one.metadata.get("choices"), one.metadata.get("bounds")
+            choices, bounds = one.metadata.get("choices"), one.metadata.get("range")
             problem = value_problem(value)
             if problem:
                 raise ValueError(f"{one.name}={reprlib.repr(value)} {problem}; expected a plain {one.type.__name__}")

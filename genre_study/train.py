@@ -10,13 +10,13 @@ import hashlib
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from numbers import Real
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from .core.bounds import check_fields, choice, number
 from .feed import SCALINGS, ChunkFeed
 from .network.backend import memory_kept
 from .network.checkpoint import Recorder, checkpoint_file, content_hash, run_hash
@@ -24,16 +24,6 @@ from .network.frozen import frozen_values, layers_after, learns_after_frozen_lay
 
 if TYPE_CHECKING:
     import keras
-
-# %% ../nbs/08_train.ipynb #1b78fce2
-def _number(default, low, high):
-    """Return a field of a number from `low` to `high`; whole if the field is an int."""
-    return field(default=default, metadata={"range": (low, high)})
-
-
-def _choice(*choices):
-    """Return a field of one of the choices; the first is the default."""
-    return field(default=choices[0], metadata={"choices": choices})
 
 # %% ../nbs/08_train.ipynb #6bed79b3
 @dataclass(frozen=True)
@@ -76,6 +66,8 @@ class TrainSpec:
 
     Raises
     ------
+    TypeError
+        If a value that should be a number is not one.
     ValueError
         If a value is none of the choices, out of its range, or not whole where it must be.
 
@@ -83,66 +75,30 @@ class TrainSpec:
     --------
     >>> TrainSpec(epochs=3).learning_rate
     0.001
+    >>> TrainSpec(optimizer="sgd")
+    Traceback (most recent call last):
+    ValueError: optimizer must be one of adam, adamw; received 'sgd'
     """
 
-    epochs: int = _number(50, 1, 100_000)
-    batch_size: int = _number(64, 1, 65_536)
-    seed: int = _number(0, 0, 2**32 - 1)
-    learning_rate: float = _number(1e-3, 1e-9, 10.0)
-    loss: str = _choice("categorical_crossentropy", "binary_crossentropy")
-    scaling: str = field(default="track", metadata={"choices": SCALINGS})
-    optimizer: str = _choice("adam", "adamw")
-    weight_decay: float = _number(0.0, 0.0, 1.0)
-    schedule: str = _choice("constant", "one_cycle")
-    warmup_share: float = _number(0.25, 0.0, 0.9)
-    label_smoothing: float = _number(0.0, 0.0, 0.99)
-    mixup_alpha: float = _number(0.0, 0.0, 10.0)
-    time_mask: int = _number(0, 0, 10_000)
-    band_mask: int = _number(0, 0, 1_000)
-    ema_momentum: float = _number(0.0, 0.0, 0.99999)
-    monitor: str = _choice("val_loss", "val_accuracy", "last")
+    epochs: int = number(50, 1, 100_000)
+    batch_size: int = number(64, 1, 65_536)
+    seed: int = number(0, 0, 2**32 - 1)
+    learning_rate: float = number(1e-3, 1e-9, 10.0)
+    loss: str = choice("categorical_crossentropy", ("categorical_crossentropy", "binary_crossentropy"))
+    scaling: str = choice("track", SCALINGS)
+    optimizer: str = choice("adam", ("adam", "adamw"))
+    weight_decay: float = number(0.0, 0.0, 1.0)
+    schedule: str = choice("constant", ("constant", "one_cycle"))
+    warmup_share: float = number(0.25, 0.0, 0.9)
+    label_smoothing: float = number(0.0, 0.0, 0.99)
+    mixup_alpha: float = number(0.0, 0.0, 10.0)
+    time_mask: int = number(0, 0, 10_000)
+    band_mask: int = number(0, 0, 1_000)
+    ema_momentum: float = number(0.0, 0.0, 0.99999)
+    monitor: str = choice("val_loss", ("val_loss", "val_accuracy", "last"))
 
     def __post_init__(self):
-        for name in self.__dataclass_fields__:
-            object.__setattr__(self, name, self.check(name, getattr(self, name)))
-
-    @classmethod
-    def check(cls, name: str, value: object):
-        """Return the value that a field takes for `value`: a plain int, float or str.
-
-        Parameters
-        ----------
-        name : str
-            A field of this class.
-        value : object
-
-        Raises
-        ------
-        ValueError
-            If there is no such field, or the value is none of its choices, out of its range, or not whole where it must
-            be.
-
-        Examples
-        --------
-        >>> TrainSpec.check("epochs", 20.0)
-        20
-        >>> TrainSpec.check("optimizer", "sgd")
-        Traceback (most recent call last):
-        ValueError: optimizer must be one of adam, adamw; received 'sgd'
-        """
-        if name not in cls.__dataclass_fields__:
-            raise ValueError(f"TrainSpec has no field {name!r}; expected one of {', '.join(cls.__dataclass_fields__)}")
-        one = cls.__dataclass_fields__[name]
-        if "choices" in one.metadata:
-            if value not in one.metadata["choices"]:
-                raise ValueError(f"{name} must be one of {', '.join(one.metadata['choices'])}; received {value!r}")
-            return value
-        low, high = one.metadata["range"]
-        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
-            raise ValueError(f"{name} must be a number from {low} to {high}; received {value!r}")
-        if one.type is int and value != int(value):
-            raise ValueError(f"{name} must be a whole number; received {value!r}")
-        return one.type(value)
+        check_fields(self)
 
 # %% ../nbs/08_train.ipynb #0d4cd1e5
 def _learning_rate(spec, steps_per_epoch):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -164,14 +163,7 @@ def typed(*arguments, cwd):
                           check=False)
 
 
-def test_study_runs_where_the_user_stands(tmp_path):
-    """From the command alone, as after `pip install`: data, run and report lie in the folder that it was typed in."""
-    done = typed("reproduce", "-p", "tracks_per_genre", "5", "-p", "epochs", "1", "--out", "my run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f": {Path('my run/reproduce.html')}\n") and done.stdout.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "my run"}
-    metrics = json.loads((tmp_path / "my run" / "metrics.json").read_text())
-    assert metrics["parameters"]["epochs"] == 1 and (tmp_path / "my run" / "reproduce.html").stat().st_size > 10_000
+def test_a_wrong_study_is_told_in_a_line(tmp_path):
     wrong = typed("reproduce", "-p", "epoch", "1", "--out", "wrong", cwd=tmp_path)
     assert wrong.returncode == 1 and wrong.stdout == ""
     assert "epoch" in wrong.stderr.splitlines()[-1] and wrong.stderr.splitlines()[-1].startswith("genre-study: ")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_study import papermill
+from test_command import typed
 
 from genre_study.predict.bundle import bundle_of_run
 from genre_study.predict.song import predict_song
@@ -50,25 +50,6 @@ def test_two_places_may_not_contradict_each_other(name):
         StudySettings(**{name: first}, training={name: second})
 
 
-@pytest.mark.parametrize("asked", [{"scaling": "band"}, {"training": {"scaling": "band"}}], ids=["setting", "training"])
-def test_a_bundle_predicts_as_its_run_did(root, tmp_path, asked):
-    """Bands, mel scale, frame rate, chunks and scaling aren't the defaults; each chunk gets the run's own answer."""
-    done = papermill(root, tmp_path / "run", tracks_per_genre=3, epochs=2, network="quick_cnn", workers=1, n_mels=64,
-                     mel_scale="htk", protocol="track", chunk_seconds=2.0, overlap=0.25, frames_per_second=30.0,
-                     data_dir=str(tmp_path / "data"), **asked)
-    assert done.returncode == 0, done.stderr[-3000:]
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    bundle = bundle_of_run(tmp_path / "run")
-    assert metrics["training"]["scaling"] == bundle.scaling == "band"
-    assert (bundle.chunk.seconds, bundle.chunk.overlap) == (2.0, 0.25)
-    assert (bundle.mel.n_mels, bundle.mel.mel_scale) == (64, "htk")
-    chunks, genres = pd.read_parquet(tmp_path / "run" / "chunks.parquet"), metrics["genres"]
-    for track_id, rows in list(chunks.groupby("track_id"))[:4]:
-        song, = Path(tmp_path / "data").rglob(f"{track_id}.wav")
-        found = predict_song(song, bundle).timeline[genres].to_numpy()
-        np.testing.assert_allclose(found, rows.sort_values("start_s")[genres].to_numpy(), atol=2e-3)
-
-
 NETS = """
 from keras import Sequential, layers
 
@@ -76,15 +57,51 @@ def my_cnn(input_shape, n_genres, width=8):
     return Sequential([layers.Conv2D(width, 5, strides=3, activation="relu"), layers.GlobalMaxPooling2D(),
                        layers.Dense(n_genres, activation="softmax")])
 """
+ASKED = {"tracks_per_genre": 3, "epochs": 2, "workers": 1, "protocol": "track", "chunk_seconds": 2.0, "overlap": 0.25,
+         "n_mels": 64, "mel_scale": "htk", "frames_per_second": 30.0, "scaling": "band",
+         "network": "nets.py:my_cnn", "network_options": "{width: 4}"}
 
 
-def test_own_network_in_a_study_and_in_prediction(root, tmp_path):
-    """`-p network nets.py:my_cnn` with an option of its own; the run's folder then predicts as any other."""
-    (tmp_path / "nets.py").write_text(NETS)
-    done = papermill(root, tmp_path / "run", tracks_per_genre=3, network=f"{tmp_path / 'nets.py'}:my_cnn", workers=1,
-                     network_options={"width": 4}, epochs=1, protocol="track", data_dir=str(tmp_path / "data"))
+@pytest.fixture(scope="module")
+def typed_run(tmp_path_factory):
+    """A folder, and what was printed by a run that a reader typed there: a network of their own, few defaults."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "nets.py").write_text(NETS)
+    options = [word for name, value in ASKED.items() for word in ("-p", name, str(value))]
+    done = typed("reproduce", *options, "--out", "my run", cwd=place)
     assert done.returncode == 0, done.stderr[-3000:]
-    bundle = bundle_of_run(tmp_path / "run")
+    return place, done.stdout
+
+
+def test_study_runs_where_the_user_stands(typed_run):
+    """From the command alone, as after `pip install`: data, run and report lie in the folder that it was typed in."""
+    place, printed = typed_run
+    assert printed.endswith(f": {Path('my run/reproduce.html')}\n") and printed.count("\n") == 1
+    assert {path.name for path in place.iterdir()} - {"__pycache__"} == {"data", "my run", "nets.py"}
+    metrics = json.loads((place / "my run" / "metrics.json").read_text())
+    assert metrics["parameters"]["epochs"] == 2 and (place / "my run" / "reproduce.html").stat().st_size > 10_000
+
+
+def test_a_bundle_predicts_as_its_run_did(typed_run):
+    """Bands, mel scale, frame rate, chunks and scaling aren't the defaults; each chunk gets the run's own answer.
+
+    That `training` counts as much as the setting is asked in test_study.
+    """
+    run = typed_run[0] / "my run"
+    metrics, bundle = json.loads((run / "metrics.json").read_text()), bundle_of_run(run)
+    assert metrics["training"]["scaling"] == bundle.scaling == "band"
+    assert (bundle.chunk.seconds, bundle.chunk.overlap) == (2.0, 0.25)
+    assert (bundle.mel.n_mels, bundle.mel.mel_scale) == (64, "htk")
+    chunks, genres = pd.read_parquet(run / "chunks.parquet"), metrics["genres"]
+    for track_id, rows in list(chunks.groupby("track_id"))[:4]:
+        song, = (typed_run[0] / "data").rglob(f"{track_id}.wav")
+        found = predict_song(song, bundle).timeline[genres].to_numpy()
+        np.testing.assert_allclose(found, rows.sort_values("start_s")[genres].to_numpy(), atol=2e-3)
+
+
+def test_own_network_in_a_study_and_in_prediction(typed_run):
+    """`-p network nets.py:my_cnn` with an option of its own; the run's folder then predicts as any other."""
+    bundle = bundle_of_run(typed_run[0] / "my run")
     assert bundle.network.count_params() == 4 * 26 + 5 * 10
-    song = next((tmp_path / "data").rglob("*.wav"))
+    song = next((typed_run[0] / "data").rglob("*.wav"))
     assert sum(predict_song(song, bundle).vector.values()) == pytest.approx(1)

@@ -9,7 +9,6 @@ __all__ = ['SILENT_DB', 'FLAT_TOP_SHARE', 'REPEATED_SHARE', 'FINDINGS', 'audit_c
 import hashlib
 import os
 import tempfile
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,14 +16,15 @@ import numpy as np
 import pandas as pd
 
 from ..core.audio import AudioError, audio_blocks, read_header
-from ..corpus import read_corpus
-
+from ..core.names import first_few
+from ..core.workers import PATIENCE_S, in_processes
 from .fingerprint import CELLS_PER_SECOND, MIN_OVERLAP_S, N_BANDS, RANGE_HZ, THRESHOLD
 from .fingerprint import find_replicas, fingerprint, similarity
+from ..corpus import read_corpus
 from ..mel import MelSpec, mel_blocks, power_to_db
 from ..plot import GREY, INK, LIGHT_TO_DARK, plain_label
-from ..storage.writer import open_store
-from ..core.workers import PATIENCE_S, in_processes
+from ..split import check_table
+from ..storage.writer import open_store, progress_bar
 
 # %% ../../nbs/corpora/audit.ipynb #704b7776
 def _n_flat(block, peak):
@@ -185,17 +185,16 @@ def _examined(rows, examine, workers, progress):
     """Examine each row; yield number and result, in any order."""
     from joblib import cpu_count
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm warns if a notebook has no widgets
-        from tqdm.auto import tqdm
-
     if examine is not _examine_row:
         workers = 1
     elif workers is None:
         workers = min(cpu_count(), -(-len(rows) // 25))  # starting a process costs as much as about 25 tracks
     one_by_one = ((number, examine(row)) for number, row in enumerate(rows))
     results = _in_workers(examine, rows, workers) if workers > 1 else one_by_one
-    return tqdm(results, total=len(rows), desc="audit", unit="track", disable=not progress)
+    with progress_bar(len(rows), progress, "audit") as bar:
+        for result in results:
+            yield result
+            bar.update()
 
 # %% ../../nbs/corpora/audit.ipynb #71619482
 def _examine_row(row, store=None):
@@ -213,16 +212,11 @@ def _opened(source):
         problems = [(row.track_id, "truncated" if "is cut off" in row.problem else "unreadable", row.problem)
                     for row in source.problems.itertuples()]
         return source.tracks, partial(_examine_row, store=source), problems
-    if not isinstance(source, pd.DataFrame):
-        raise TypeError(f"expected a folder, a table of tracks or a store, got {type(source).__name__}: "
-                        f"{str(source)[:100]}")
-    missing = [name for name in ("track_id", "path") if name not in source]
-    if missing:
-        raise ValueError(f"the table of tracks lacks {missing}, it has {list(source)}: make it with read_corpus")
+    check_table(source, "source", ("track_id", "path"), "give a folder, a table from read_corpus or a store")
     twice = source.track_id[source.track_id.duplicated()].unique()
     if len(twice):
-        raise ValueError(f"the table of tracks has {len(twice)} names more than once: {list(twice[:5])}. Expected one "
-                         "row a track")
+        raise ValueError(f"source has several rows for each of {len(twice)} tracks: {first_few(twice)}. Give "
+                         "each track one row")
     return source, _examine_row, []
 
 # %% ../../nbs/corpora/audit.ipynb #c4c7b2a2

@@ -6,7 +6,6 @@
 __all__ = ['REPOSITORY', 'ARCHIVE', 'KNOWN_BAD', 'DownloadError', 'fetch_gtzan']
 
 # %% ../../nbs/corpora/gtzan.ipynb #bbb8a42b
-import hashlib
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.archive import unpack
+from ..core.content import hash_file
 from ..core.layouts import find_tracks
 from ..corpus import read_corpus
 
@@ -41,11 +41,6 @@ def _progress_bars(shown):
             enable_progress_bars()
 
 
-def _sha256(path):
-    """Compute the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
 # %% ../../nbs/corpora/gtzan.ipynb #228a0433
 def _cached():
     """Return our folder in the hub's cache and a whole copy of the archive, if any."""
@@ -54,7 +49,7 @@ def _cached():
     ours = cached_assets_path("genre_study", "gtzan")
     others = try_to_load_from_cache(REPOSITORY, ARCHIVE, repo_type="dataset")
     copies = [*ours.glob("*.tar.gz"), *([Path(others)] if isinstance(others, str) else [])]
-    whole = [copy for copy in copies if _sha256(copy) == copy.resolve().name.partition(".")[0]]
+    whole = [copy for copy in copies if hash_file(copy) == copy.resolve().name.partition(".")[0]]
     return ours, whole[0] if whole else None
 
 
@@ -83,8 +78,7 @@ def _download(progress):
             from huggingface_hub import get_hf_file_metadata, hf_hub_url
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("a download needs huggingface_hub: pip install 'genre_study[hub]', or give an "
-                                  "archive "
-                                  "that you have") from error
+                                  "archive that you have") from error
     folder, copy = _cached()
     if copy:
         return copy
@@ -101,9 +95,8 @@ def _download(progress):
             error = error.__cause__
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DownloadError(f"{url} can't be downloaded: {reason}. What has come is kept: check the connection and "
-                            "call "
-                            "again") from error
-    found = _sha256(part)
+                            "call again") from error
+    found = hash_file(part)
     if re.fullmatch("[0-9a-f]{64}", name) and found != name:
         part.unlink()
         raise DownloadError(f"{url} has the SHA-256 {found}, and the hub promised {name}. It was deleted; call again")

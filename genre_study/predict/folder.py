@@ -6,13 +6,12 @@
 __all__ = ['predict_folder']
 
 # %% ../../nbs/predict/folder.ipynb #321c731f
-import hashlib
 import pandas as pd
 
 from ..core.audio import AudioError, is_audio_name
+from ..core.content import hash_file
 from ..core.files import whole_file
-from ..core.paths import printable
-from ..core.paths import user_path
+from ..core.paths import printable, user_path
 from .bundle import open_bundle
 from .song import predict_song
 
@@ -26,8 +25,7 @@ def _music_below(folder):
 def _content(path):
     """Return a hash of what is in a file, "" if it can't be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hash_file(path)[:16]
     except OSError:  # predict_song says why
         return ""
 

@@ -537,8 +537,8 @@ class Store:
             return _cut(self._arrays[track_id], self.spec.n_mels, start, stop)
         except (OSError, ValueError, KeyError) as error:
             raise OSError(f"track {track_id!r} in {self.folder} was replaced or damaged since the store was opened "
-                          f"({error}): "
-                          "open it again; if the track is then among its problems, call build_store") from error
+                          f"({error}): open it again; if the track is then among its problems, call "
+                          "build_store") from error
 
     def content_hash(self, track_id):
         """Return a hash of the frames of a track: 64 hex digits that no other frames have.
@@ -588,7 +588,7 @@ def open_store(folder):
     return Store(folder)
 
 # %% ../../nbs/storage/writer.ipynb #983c4744
-def progress_bar(total, progress):
+def progress_bar(total, progress, what="spectrograms"):
     """Return a progress bar over tracks.
 
     Parameters
@@ -597,6 +597,8 @@ def progress_bar(total, progress):
         Number of tracks.
     progress : bool
         False shows nothing.
+    what : str
+        What is done, written before the bar.
 
     Returns
     -------
@@ -605,4 +607,4 @@ def progress_bar(total, progress):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm warns in a notebook without widgets
         from tqdm.auto import tqdm
-    return tqdm(total=total, disable=not progress, unit="track", desc="spectrograms")
+    return tqdm(total=total, disable=not progress, unit="track", desc=what)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.content import hash_file
 from ..core.extras import need_extra
 from ..core.files import whole_file, write_whole
 from .song import check_request, compose
@@ -32,7 +33,7 @@ def _wav(song):
 
 def _keep_or_render(song, path, known):
     """Render a song into a file unless the file with the known checksum is there; return the checksum."""
-    if known and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == known:
+    if known and path.is_file() and hash_file(path) == known:
         return known
     content = _wav(song)
     path.parent.mkdir(exist_ok=True)
