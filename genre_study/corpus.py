@@ -168,8 +168,9 @@ def _with_artists(tracks, artists, folders):
                           "them, so none gets its artist from GTZAN. Take them out, or name artists in a tracks.csv.",
                           stacklevel=3)
     elif wants_gtzan and not is_gtzan:
-        raise ValueError("artists='gtzan', but not every track has a GTZAN name such as blues.00000 and lies in "
-                         "that genre. Pass your own artists, or None.")
+        raise ValueError(f"artists='gtzan', but not every track has a GTZAN name such as blues.00000 and lies in that "
+                         f"genre: {first_few(tracks.track_id[~known]) or 'a name is there twice'}. Pass your own "
+                         "artists, or None.")
     if wants_gtzan:
         artist = found.artist if is_gtzan else None
     elif isinstance(artists, str):

@@ -55,7 +55,7 @@ def output_genres(model: "keras.Model", genres=None) -> list[str]:
                          "the outputs")
     if model.output_shape[-1] != len(genres):
         raise ValueError(f"the model has {model.output_shape[-1]} outputs for {len(genres)} genres: "
-                         f"{first_few(genres)}")
+                         f"{first_few(genres)}. Pass one name for each output")
     return genres
 
 # %% ../nbs/09_evaluate.ipynb #ef060e49
@@ -100,7 +100,8 @@ def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=Non
     for first in range(0, n, batch_size):
         batch = reader.read(ids[first : first + batch_size], starts[first : first + batch_size], n_frames)
         if first == 0 and tuple(model.input_shape[1:]) != batch.shape[1:]:
-            raise ValueError(f"the model takes {tuple(model.input_shape[1:])}; the chunks have {batch.shape[1:]}")
+            raise ValueError(f"the model takes {tuple(model.input_shape[1:])}; the chunks have {batch.shape[1:]}. Make "
+                             "them as for its training: the same bands and the same ChunkSpec")
         full = np.zeros((min(n, batch_size), *batch.shape[1:]), "float32")  # one shape: compiled once
         full[: len(batch)] = batch
         parts.append(predict_batch(model, full)[: len(batch)])
@@ -158,7 +159,8 @@ def _check_rows(predictions, genres):
             first = predictions[wrong].iloc[0]
             found = np.round(first[genres].to_numpy(dtype=float), 3).tolist()
             raise ValueError(f"probabilities of {wrong.sum()} of {len(values)} rows: {what}; the first is "
-                             f"{first.track_id} with {found}")
+                             f"{first.track_id} with {found}. Expected one probability a genre, as predict_chunks "
+                             "gives")
 
 # %% ../nbs/09_evaluate.ipynb #b346bbfa
 def check_predictions(predictions: pd.DataFrame, tracks: pd.DataFrame, genres) -> None:
@@ -189,12 +191,13 @@ def check_predictions(predictions: pd.DataFrame, tracks: pd.DataFrame, genres) -
     _check_rows(predictions, genres)
     unknown = predictions.track_id[~predictions.track_id.isin(tracks.track_id)].unique()
     if len(unknown):
-        raise ValueError(f"predictions for tracks that are not in tracks: {first_few(unknown)}")
+        raise ValueError(f"predictions for tracks that are not in tracks: {first_few(unknown)}; give the tracks that "
+                         "were predicted")
     used = tracks[tracks.track_id.isin(predictions.track_id)]
     strange = used[~used.genre.isin(genres)]
     if len(strange):
         whose = f"{first_few(strange.genre.unique())} of {first_few(strange.track_id)}"
-        raise ValueError(f"genre {whose} is not one of {first_few(genres, 12)}")
+        raise ValueError(f"genre {whose} is not one of {first_few(genres, 12)}; pass all genres of the tracks")
 
 # %% ../nbs/09_evaluate.ipynb #b0bf0347
 def match_predictions(predictions, tracks, genres) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -275,7 +275,8 @@ def _one_hot(names, genres):
     place = {genre: number for number, genre in enumerate(genres)}
     unknown = sorted(set(names) - set(place))
     if unknown:
-        raise ValueError(f"genres {unknown} of the chunks are not among the labels {list(genres)}")
+        raise ValueError(f"genres {unknown} of the chunks are not among the labels {list(genres)}: pass every genre, "
+                         "or leave these chunks out")
     return np.eye(len(place), dtype="float32")[[place[genre] for genre in names]]
 
 # %% ../nbs/06_feed.ipynb #a89a32c8

@@ -64,7 +64,7 @@ def fourteen_layer_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genr
     least = 3 * 2 ** len(filters) - 2  # a convolution takes 2 away, a pool halves
     if min(input_shape[:2]) < least:
         raise ValueError(f"{len(filters)} convolutions and pools need at least {least} bands and {least} frames; "
-                         f"received {tuple(input_shape)}")
+                         f"received {tuple(input_shape)}. Take longer chunks, or fewer filters")
     last = {"data_format": "channels_last"}  # whatever the reader's keras.json says
     x = inputs = keras.Input(input_shape)
     for place, width in enumerate(filters):
@@ -118,7 +118,7 @@ def quick_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genres: int =
 
     n_mels, n_frames, _ = input_shape
     if n_frames < 8:
-        raise ValueError(f"quick_cnn needs at least 8 frames; received {tuple(input_shape)}")
+        raise ValueError(f"quick_cnn needs at least 8 frames; received {tuple(input_shape)}. Take longer chunks")
     if pools not in ("both", "max", "average") or depth < 1:
         raise ValueError(f"pools must be both, max or average, and depth at least 1; received {pools!r} and {depth!r}")
     last = {"data_format": "channels_last"}

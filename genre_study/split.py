@@ -444,7 +444,9 @@ def split_chunks(chunks: pd.DataFrame, tracks: pd.DataFrame, seed: int = 0,
     of_track = tracks.set_index("track_id")
     side = chunks["track_id"].map(of_track["split"]).astype(object)
     if side.isna().any():
-        raise ValueError(f"chunks of tracks that are not in tracks: {first_few(chunks.track_id[side.isna()].unique())}")
+        raise ValueError("chunks of tracks that are not in tracks: "
+                         f"{first_few(chunks.track_id[side.isna()].unique())}; give the tracks that the chunks were "
+                         "cut from")
     other = chunks.track_id[chunks["genre"].astype(object) != chunks["track_id"].map(of_track["genre"].astype(object))]
     if len(other):
         raise ValueError(f"chunks have another genre than their tracks: {first_few(other.unique())}; make them with "
@@ -555,7 +557,8 @@ def check_split(tracks: pd.DataFrame, chunks: pd.DataFrame | None = None, protoc
     refuse_leakage(protocol, allow_leakage)
     leaky = protocol in LEAKY_PROTOCOLS
     if leaky and chunks is None:
-        raise ValueError(f"protocol {protocol!r} needs the table of chunks, which alone has the sides")
+        raise ValueError(f"protocol {protocol!r} needs the table of chunks, which alone has the sides: pass chunks, "
+                         "from split_chunks")
     if replicas is not None:
         check_table(replicas, "replicas", PAIR, "take the rows of audit_corpus that name two tracks")
     if chunks is not None:

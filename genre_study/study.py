@@ -309,7 +309,7 @@ def check_settings(names: dict, settings_class=StudySettings) -> StudySettings:
              or (isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("In", "Out"))}
     for name in given.keys() - kinds.keys():
         near = get_close_matches(name, kinds, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"unknown parameter {name}={given[name]!r}{hint} Known: {', '.join(kinds)}")
     return settings_class(**{name: _typed(name, _as_plain(name, given[name], kinds[name]), kinds[name])
                              for name in given})

@@ -157,7 +157,8 @@ def _sides(chunks):
                          "or split_chunks after it")
     train, valid = (chunks[chunks["split"] == side] for side in ("train", "valid"))
     if not len(train):
-        raise ValueError(f"no chunk is for training; the column 'split' holds {sorted(set(chunks['split']))}")
+        raise ValueError(f"no chunk is for training; the column 'split' holds {sorted(set(chunks['split']))}: expected "
+                         "'train', 'valid' and 'test', as split_tracks writes them")
     return train, valid
 
 
@@ -187,10 +188,12 @@ def _scope(distribution, batch_size):
     if distribution != "data":
         raise ValueError(f"distribution must be None or 'data'; received {distribution!r}")
     if keras.backend.backend() != "jax":
-        raise ValueError(f"distribution='data' needs the JAX backend; this is {keras.backend.backend()!r}")
+        raise ValueError(f"distribution='data' needs the JAX backend; this is {keras.backend.backend()!r}. Set "
+                         "KERAS_BACKEND=jax, or leave it out")
     devices = keras.distribution.list_devices()
     if batch_size % len(devices):
-        raise ValueError(f"batch_size={batch_size} can't be split evenly over {len(devices)} devices")
+        raise ValueError(f"batch_size={batch_size} can't be split evenly over {len(devices)} devices: take a multiple "
+                         "of their number")
     return keras.distribution.DataParallel(devices=devices).scope()
 
 
@@ -317,7 +320,7 @@ def train(model: "keras.Model", store, chunks: pd.DataFrame, spec: TrainSpec | N
     genres = sorted(set(chunks["genre"]))
     if model.output_shape[-1] != len(genres):
         raise ValueError(f"the network has {model.output_shape[-1]} outputs; the chunks have {len(genres)} genres: "
-                         f"{genres}")
+                         f"{genres}. Build it with n_genres={len(genres)}")
     _note(model, train_side, genres)
     used = chunks["split"].isin(["train", "valid"]).to_numpy()
     file = checkpoint_file(run_dir)

@@ -69,7 +69,8 @@ def _open_spectrograms(archive, file):
         raise ValueError(f"{file}: mel must be uint8 or float of shape (n_tracks, n_mels, n_columns) with "
                          f"n_tracks={len(ids)} as in ids, got {dtype} of shape {shape}")
     if len(set(ids)) < len(ids):
-        raise ValueError(f"{file}: ids must be unique, some are repeated")
+        twice = next(one for number, one in enumerate(ids) if one in ids[:number])
+        raise ValueError(f"{file}: ids must be unique, but {twice!r} is repeated: give each track its own id")
 
     def spectrograms():
         n_bytes = shape[1] * shape[2] * dtype.itemsize
@@ -152,7 +153,8 @@ def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, db_
     ids, (n_mels, n_columns), spectrograms = _open_spectrograms(archive, file)
     spec = MelSpec(n_mels=n_mels) if spec is None else spec
     if spec.n_mels != n_mels:
-        raise ValueError(f"{file} has {n_mels} mel bands, but spec says n_mels={spec.n_mels}")
+        raise ValueError(f"{file} has {n_mels} mel bands, but spec says n_mels={spec.n_mels}: leave spec out, or give "
+                         "the one that made the file")
     rows, problems = _import_rows(ids, tracks, file)
     unit = "relative" if db_range is None else "db"
     with StoreWriter(folder, spec, unit, frames_per_second or n_columns / seconds, db_range) as writer:

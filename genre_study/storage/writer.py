@@ -79,7 +79,8 @@ def track_rows(tracks):
         raise ValueError("the table of tracks is empty: check the folder that it was read from")
     twice = tracks.track_id[tracks.track_id.duplicated()]
     if len(twice):
-        raise ValueError(f"track_id must be unique, but {twice.iloc[0]!r} stands in several rows")
+        raise ValueError(f"track_id must be unique, but {twice.iloc[0]!r} stands in several rows: give each track "
+                         "its own id")
     columns = {name: tracks[name] if name in tracks else [None] * len(tracks)
                for name in ("track_id", "path", "genre", "artist")}
     return [{name: value if isinstance(value, str) else None if _is_missing(value) else str(value)
