@@ -17,7 +17,7 @@ from .core.names import first_few, name_key
 from .network.backend import memory_kept
 from .split import LeakageError, artist_groups, check_table, check_tracks
 
-_NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "true_genre", "split", "artist")
+_NOT_GENRES = ("track_id", "start_s", "start_frame", "n_frames", "genre", "split", "artist")
 _SUM_TOLERANCE = 1e-3  # how far from 1 the probabilities of a row may sum
 
 if TYPE_CHECKING:

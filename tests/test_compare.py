@@ -14,12 +14,12 @@ from genre_study.split import artist_groups
 GENRES = ["jazz", "metal", "pop"]
 
 
-def made_up_run(folder, seed=0, skill=1.0, genre_column="genre", artists=True, n=60, **metrics):
+def made_up_run(folder, seed=0, skill=1.0, artists=True, n=60, **metrics):
     """The files of a finished run that a comparison reads."""
     rng = np.random.default_rng(seed)
     tracks = pd.DataFrame({"track_id": [f"t{i:03d}" for i in range(2 * n)], "split": ["test", "valid"] * n})
-    tracks[genre_column] = [GENRES[i // 6 % 3] for i in range(2 * n)]
-    logits = skill * (tracks[genre_column].to_numpy()[:, None] == np.array(GENRES)) + rng.normal(size=(2 * n, 3))
+    tracks["genre"] = [GENRES[i // 6 % 3] for i in range(2 * n)]
+    logits = skill * (tracks["genre"].to_numpy()[:, None] == np.array(GENRES)) + rng.normal(size=(2 * n, 3))
     power = np.exp(logits)
     table = tracks.assign(**dict(zip(GENRES, (power / power.sum(axis=1, keepdims=True)).T)))
     if artists:
@@ -49,15 +49,15 @@ def test_difference_against_plain_counting(tmp_path):
     assert turned["difference"] == pytest.approx(-found["difference"])
 
 
-def test_tables_of_older_runs_are_read(tmp_path):
-    made_up_run(tmp_path / "old", 0, genre_column="true_genre", artists=False)
-    made_up_run(tmp_path / "new", 1)
-    _, tracks, genres, side = read_songs(tmp_path / "old")
+def test_runs_without_artists_are_read(tmp_path):
+    made_up_run(tmp_path / "nameless", 0, artists=False)
+    made_up_run(tmp_path / "named", 1)
+    _, tracks, genres, side = read_songs(tmp_path / "nameless")
     assert list(tracks) == ["track_id", "genre"] and genres == GENRES and side == "test"
-    both = compare_run_folders(tmp_path / "old", tmp_path / "new")  # one of the two knows the artists
+    both = compare_run_folders(tmp_path / "nameless", tmp_path / "named")  # one of the two knows the artists
     assert "difference_ci95_artists" in both
-    made_up_run(tmp_path / "older", 2, genre_column="true_genre", artists=False)
-    assert "difference_ci95_artists" not in compare_run_folders(tmp_path / "old", tmp_path / "older")
+    made_up_run(tmp_path / "other", 2, artists=False)
+    assert "difference_ci95_artists" not in compare_run_folders(tmp_path / "nameless", tmp_path / "other")
 
 
 def test_runs_on_gtzan_get_its_artists(root):

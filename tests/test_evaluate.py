@@ -84,7 +84,7 @@ def test_confusion_is_not_swapped():
 def test_song_vector_is_the_mean_of_the_chunks():
     tracks, chunks = made_up(seed=3)
     uneven = chunks.drop(index=[0, 1, 2, 7])  # two chunks of t000, four of t001
-    table = uneven.sample(frac=1, random_state=0).assign(split="test", true_genre="pop")
+    table = uneven.sample(frac=1, random_state=0).assign(split="test", genre="pop")
     songs = song_vectors(table).set_index("track_id")
     np.testing.assert_allclose(songs.loc["t000"], chunks.loc[3:4, GENRES].mean(), rtol=1e-12)
     check_predictions(songs.reset_index(), tracks, GENRES)

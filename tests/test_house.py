@@ -32,16 +32,17 @@ def run(*command, cwd, **environment):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-@pytest.fixture
-def copy(root, tmp_path):
-    """A copy of every file that git tracks or could (untracked files count)."""
+@pytest.fixture(scope="module")
+def copy(root, tmp_path_factory):
+    """A copy of every file that git tracks or could (untracked files count), for all tests of this module."""
+    place = tmp_path_factory.mktemp("copy")
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=root,
                             capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         if (root / name).is_file() and not name.startswith("reports/"):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, tmp_path / name)
-    return tmp_path
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, place / name)
+    return place
 
 
 def differences(left, right, folder, suffix):

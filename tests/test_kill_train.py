@@ -58,30 +58,47 @@ def check_checkpoint(folder, history):
     return len(facts["rows"])
 
 
+@pytest.fixture(scope="module")
+def training():
+    """A function that starts a training in a fork, and kills it."""
+    with forked(TRAIN, os.path.dirname(__file__)) as start_training:
+        yield start_training
+
+
+@pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+def test_killed_training_continues_as_if_undisturbed(training, options, tmp_path):
+    spec, chance = {"epochs": EPOCHS, **options}, random.Random(0)
+    expected = run(TrainSpec(**spec))
+    ends = [training(json.dumps([str(tmp_path), spec]), wait_for(tmp_path, chance, startup_s=1)) for _ in range(2)]
+    assert signal.SIGKILL in ends and check_checkpoint(tmp_path, expected[0]) > 0
+    assert same(run(TrainSpec(**spec), run_dir=tmp_path), expected)
+    drafts = {entry.name for entry in tmp_path.glob(".*.npz")}
+    assert {entry.name for entry in tmp_path.glob("*.npz")} - drafts == {CHECKPOINT}
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
-def test_fifty_kills(options, tmp_path, root, request):
+def test_fifty_kills(training, options, tmp_path, root, request):
     """Figures are written after each kill, so a test that is cut off leaves those it has."""
     spec, chance, kills = {"epochs": EPOCHS, **options}, random.Random(0), 50
     expected, name = run(TrainSpec(**spec)), request.node.callspec.id
     file = root / "reports" / "reliability" / f"kill_train_{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     finished, epochs_then = 0, []
-    with forked(TRAIN, os.path.dirname(__file__)) as training:
-        while len(epochs_then) < kills:
-            folder = tmp_path / f"run{finished}"
-            folder.mkdir(exist_ok=True)
-            killed = training(json.dumps([str(folder), spec]), wait_for(folder, chance, startup_s=3)) == signal.SIGKILL
-            if killed:
-                epochs_then.append(check_checkpoint(folder, expected[0]))
-            if not killed or len(epochs_then) == kills:  # it ended before the kill, or is allowed to now
-                assert same(run(TrainSpec(**spec), run_dir=folder), expected)
-                finished += 1
-                drafts = len(list(tmp_path.glob("*/.*.part.*")))  # under names that are never read
-                file.write_text(json.dumps({
-                    "training": name, "kills": len(epochs_then), "epochs": EPOCHS, "trainings_finished": finished,
-                    "kills_amid_the_epochs": sum(0 < epochs < EPOCHS for epochs in epochs_then),
-                    "kills_while_a_checkpoint_was_written": drafts, "half_checkpoints_read": 0,
-                    "same_as_undisturbed": True, "epochs_after_each_kill": epochs_then}) + "\n")
+    while len(epochs_then) < kills:
+        folder = tmp_path / f"run{finished}"
+        folder.mkdir(exist_ok=True)
+        killed = training(json.dumps([str(folder), spec]), wait_for(folder, chance, startup_s=3)) == signal.SIGKILL
+        if killed:
+            epochs_then.append(check_checkpoint(folder, expected[0]))
+        if not killed or len(epochs_then) == kills:  # it ended before the kill, or is allowed to now
+            assert same(run(TrainSpec(**spec), run_dir=folder), expected)
+            finished += 1
+            drafts = len(list(tmp_path.glob("*/.*.part.*")))  # under names that are never read
+            file.write_text(json.dumps({
+                "training": name, "kills": len(epochs_then), "epochs": EPOCHS, "trainings_finished": finished,
+                "kills_amid_the_epochs": sum(0 < epochs < EPOCHS for epochs in epochs_then),
+                "kills_while_a_checkpoint_was_written": drafts, "half_checkpoints_read": 0,
+                "same_as_undisturbed": True, "epochs_after_each_kill": epochs_then}) + "\n")
     amid = sum(0 < epochs < EPOCHS for epochs in epochs_then)
     assert amid >= kills // 3, f"most kills hit nothing: {epochs_then}"

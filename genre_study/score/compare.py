@@ -189,7 +189,6 @@ def read_songs(run, side: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame
         raise FileNotFoundError(f"{str(run)!r} has no {' and no '.join(missing)}; expected the folder of a finished "
                                 "run")
     table, metrics = pd.read_parquet(files[0]), json.loads(files[1].read_text(encoding="utf-8"))
-    table = table.rename(columns={"true_genre": "genre"})  # the name in runs up to version 0.1
     side, sides = side or metrics["scored_side"], sorted(table["split"].unique())
     if side not in sides:
         raise ValueError(f"{str(run)!r} has no songs of side {side!r}; it has {' and '.join(sides)}")
