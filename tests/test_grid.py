@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -371,13 +372,13 @@ def test_full_disk_is_named_and_the_next_call_continues(study, tmp_path):
 
 # ---------------------------------------------------------------- a cluster on loopback
 
-@pytest.fixture
-def cluster(tmp_path):
-    """A scheduler and two workers, each its own process, on loopback."""
+@contextmanager
+def started_cluster(folder):
+    """A client of a scheduler with two workers, each its own process, on loopback; and the workers' processes."""
     pytest.importorskip("distributed", reason="dask is not installed (pip install genre_study[dask])")
     from distributed import Client
-    place = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    address_file = tmp_path / "scheduler.json"
+    place = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    address_file = folder / "scheduler.json"
     dask = [sys.executable, "-m"]
     started = [subprocess.Popen([*dask, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
                                  "--no-dashboard", "--scheduler-file", str(address_file)], **place)]
@@ -385,30 +386,38 @@ def cluster(tmp_path):
     for number in range(2):
         started.append(subprocess.Popen(
             [*dask, "distributed.cli.dask_worker", "--scheduler-file", str(address_file), "--nthreads", "1",
-             "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path), "--name", f"worker{number}"], **place))
+             "--no-nanny", "--no-dashboard", "--local-directory", str(folder), "--name", f"worker{number}"], **place))
     client = Client(scheduler_file=str(address_file), timeout=30)
     client.wait_for_workers(2, timeout=60)
-    yield client, started[1:]
-    client.close()
-    for process in started:
-        process.kill()
-        process.wait()
+    try:
+        yield client, started[1:]
+    finally:
+        client.close()
+        for process in started:
+            process.kill()
+            process.wait()
 
 
-def test_a_cluster_loses_a_worker_and_no_run(study, tmp_path, cluster):
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The client of a cluster whose workers live as long as these tests."""
+    with started_cluster(tmp_path_factory.mktemp("cluster")) as (client, _):
+        yield client
+
+
+def test_a_cluster_loses_a_worker_and_no_run(study, tmp_path):
     import threading
-    client, workers = cluster
     out = tmp_path / "runs"
+    with started_cluster(tmp_path) as (client, workers):
+        def kill():
+            wait_until(lambda: len(kernels(out)) >= 2, 60)
+            workers[0].kill()
 
-    def kill():
-        wait_until(lambda: len(kernels(out)) >= 2, 60)
-        workers[0].kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    table = run_grid({"base": {"steps": 15}, "seeds": [0, 1, 2, 3]}, study, out, client=client, progress=False)
-    killer.join()
-    assert workers[0].wait() == -9
+        killer = threading.Thread(target=kill)
+        killer.start()
+        table = run_grid({"base": {"steps": 15}, "seeds": [0, 1, 2, 3]}, study, out, client=client, progress=False)
+        killer.join()
+        assert workers[0].wait() == -9
     assert table["state"].isin(["finished", "skipped"]).all(), table[["key", "state", "error"]]
     assert len(read_runs(out)) == 4
     assert len(kernels(out)) == 5, "four runs, and one begun twice"
@@ -416,14 +425,18 @@ def test_a_cluster_loses_a_worker_and_no_run(study, tmp_path, cluster):
 
 def test_a_cluster_waits_for_a_run_that_another_call_does(study, tmp_path, cluster):
     import threading
-    client, _ = cluster
     out, grid = tmp_path / "runs", {"base": {"steps": 0}, "seeds": [0, 1]}
     taken = expand_grid(grid, study)["key"][0]
     (out / taken).mkdir(parents=True)
     with open(out / taken / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        threading.Timer(8, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
-        table = run_grid(grid, study, out, client=client, progress=False)
+
+        def release():  # when the other run is done
+            wait_until(lambda: metrics_of(out), 120)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        threading.Thread(target=release).start()
+        table = run_grid(grid, study, out, client=cluster, progress=False)
     assert table["state"].tolist() == ["finished"] * 2
     first, second = ((out / key / "metrics.json").stat().st_mtime for key in table["key"])
     assert first > second, "the run that was taken went to the end of the queue"
@@ -431,7 +444,6 @@ def test_a_cluster_waits_for_a_run_that_another_call_does(study, tmp_path, clust
 
 def test_interrupt_ends_the_runs_of_a_cluster(study, tmp_path, cluster):
     import threading
-    client, _ = cluster
     out = tmp_path / "runs"
 
     def interrupt():  # a real signal: it also ends a wait for a lock
@@ -442,7 +454,7 @@ def test_interrupt_ends_the_runs_of_a_cluster(study, tmp_path, cluster):
     threading.Thread(target=interrupt).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_grid({"base": {"steps": 0, "mode": "slow"}, "seeds": [0, 1, 2]}, study, out, client=client,
+            run_grid({"base": {"steps": 0, "mode": "slow"}, "seeds": [0, 1, 2]}, study, out, client=cluster,
                      progress=False)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -451,7 +463,6 @@ def test_interrupt_ends_the_runs_of_a_cluster(study, tmp_path, cluster):
 
 
 def test_a_cluster_without_the_corpus_is_told_so(study, tmp_path, cluster, monkeypatch):
-    client, _ = cluster
     corpus = tmp_path / "corpus" / "gtzan"
     corpus.mkdir(parents=True)
     from genre_study.grid import grid as module
@@ -459,7 +470,7 @@ def test_a_cluster_without_the_corpus_is_told_so(study, tmp_path, cluster, monke
     exists = os.path.exists  # here it exists; the workers look for themselves
     monkeypatch.setattr(module.os.path, "exists", lambda path: path == str(corpus) or exists(path))
     with pytest.raises(FileNotFoundError, match=r"no worker of the cluster sees .*: tcp://.* has no .*gtzan"):
-        run_grid({"base": {"data": str(corpus)}}, study, tmp_path / "runs", client=client, progress=False)
+        run_grid({"base": {"data": str(corpus)}}, study, tmp_path / "runs", client=cluster, progress=False)
 
 
 # ---------------------------------------------------------------- the grids that are shipped
