@@ -18,7 +18,7 @@ _ROUNDING = 1e-6  # in frames: 0.29 s at 100 frames a second is 28.9999999999999
 
 
 def _frames_of(seconds, frames_per_second):
-    """Count the frames of a centred spectrogram of so many seconds: one at time 0, then one every hop."""
+    """Count the frames of a centred spectrogram: one at time 0, then one every hop."""
     return np.floor(np.asarray(seconds) * frames_per_second + _ROUNDING).astype(int) + 1
 
 # %% ../nbs/02_chunk.ipynb #665a0fc1
@@ -82,7 +82,7 @@ class ChunkSpec:
 
 # %% ../nbs/02_chunk.ipynb #6b890e72
 def _starts(n_track_frames, spec, frames_per_second):
-    """Return the start times, in seconds, of the chunks of a track with so many frames."""
+    """Return the start times, in seconds, of the chunks of a track that has `n_track_frames` frames."""
     room_s = n_track_frames / frames_per_second + spec.tolerance_s - spec.seconds
     if room_s < -_ROUNDING:
         return np.zeros(1 if spec.short == "pad" else 0)

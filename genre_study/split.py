@@ -296,7 +296,7 @@ def check_shares(shares: tuple[float, float, float] | None, protocol: str) -> tu
 
 
 def refuse_leakage(protocol: str, allow_leakage: bool) -> None:
-    """Raise `LeakageError` if a protocol draws chunks one by one and nobody allowed it.
+    """Raise `LeakageError` if a protocol draws chunks one by one, unless that is allowed.
 
     Parameters
     ----------
@@ -479,7 +479,7 @@ def _mixed_sides(mixed, seed, shares, protocol):
 
 # %% ../nbs/05_split.ipynb #307f1c36
 def _leaks(tracks, chunks, protocol, replicas):
-    """Sentences about everything that lies on two sides and should not."""
+    """Yield a sentence for each kind of thing that is on two sides and should not be."""
     side = tracks.set_index("track_id")["split"]
     kept = tracks[tracks["split"].isin(SIDES)]
     if chunks is not None:

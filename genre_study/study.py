@@ -448,7 +448,7 @@ def deal(store, settings: StudySettings, replicas: pd.DataFrame | None = None) -
 
 # %% ../nbs/11_study.ipynb #7f6dc0ff
 def replicas_apart(tracks: pd.DataFrame, chunks: pd.DataFrame) -> dict | None:
-    """Count GTZAN's known copies in a run, and those of them that lie on two sides.
+    """Count GTZAN's known copies in a run, and how many of them are on two sides.
 
     Parameters
     ----------
@@ -489,7 +489,7 @@ def go_to_root() -> bool:
 
 
 def new_run_dir(folder: str | Path) -> str:
-    """Return a folder that is not there yet: the given one, followed by the time.
+    """Return the name of a new folder: the given one, followed by the time.
 
     Parameters
     ----------

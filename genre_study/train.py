@@ -267,9 +267,9 @@ def train(model: "keras.Model", store, chunks: pd.DataFrame, spec: TrainSpec | N
     store : Store
         The frames of all tracks.
     chunks : DataFrame
-        One row a chunk: `track_id`, `genre`, `start_frame`, `n_frames` and `split`. Rows of "train" are learned, rows
-        of "valid" choose the best epoch, all others are left alone. The outputs stand for the sorted names of all
-        genres in the table.
+        One row a chunk: `track_id`, `genre`, `start_frame`, `n_frames` and `split`. The network learns from the rows of
+        "train", the rows of "valid" choose the best epoch, and all others are ignored. The outputs are the genres of
+        the table, sorted by name.
     spec : TrainSpec, optional
         All choices.
     run_dir : path, optional

@@ -106,7 +106,7 @@ class LocalDisk:
         return time.time() - os.stat(self.path(name)).st_mtime
 
     def remove(self, name):
-        """Remove a file or folder, as far as that is possible."""
+        """Remove a file or folder, if possible."""
         _remove(self.path(name))
 
     def sweep(self):
@@ -206,7 +206,7 @@ class RemoteDisk:
             return 0.0
 
     def remove(self, name):
-        """Remove a file or folder, as far as that is possible."""
+        """Remove a file or folder, if possible."""
         try:
             self.files.rm(self.path(name), recursive=True)
         except OSError:
