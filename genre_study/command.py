@@ -15,6 +15,7 @@ from pathlib import Path
 
 import genre_study
 from .core.extras import need_extra
+from .core.files import whole_file
 from .core.paths import printable, user_path
 
 # %% ../nbs/command.ipynb #4d6a6934
@@ -52,7 +53,8 @@ def _predict_files(options):
             best = ", ".join(f"{genre} {share:.0%}" for genre, share in song.top)
             print(f"{name}: {best}" + "".join(f" [{reason}]" for reason in song.reasons), flush=True)
         if song and options.timeline:
-            song.plot().savefig(user_path(options.timeline), dpi=120)
+            with whole_file(options.timeline) as draft:
+                song.plot().savefig(draft, dpi=120)
     return failed
 
 # %% ../nbs/command.ipynb #3fb8f9be
@@ -204,7 +206,7 @@ def _reproduce(options):
     from genre_study.grid.page import last_line, write_page
     from genre_study.score.compare import format_table, run_table
 
-    folder = Path(options.out or f"runs/reproduce-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = user_path(options.out or f"runs/reproduce-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {name: _value(text) for name, text in options.parameters} | {"run_dir": str(folder)}
     notebook = folder / "reproduce.ipynb"

@@ -59,6 +59,13 @@ def output_genres(model: "keras.Model", genres=None) -> list[str]:
     return genres
 
 # %% ../nbs/09_evaluate.ipynb #ef060e49
+def _learned_copies(model, store):
+    """Return the tracks of a store that hold, under another name, what the network learned from."""
+    content, learned = getattr(model, "learned_content", ()), set(model.learned)
+    tracks = store.tracks["track_id"] if content and hasattr(store, "content_hash") else ()
+    return [track_id for track_id in tracks if track_id not in learned and store.content_hash(track_id) in content]
+
+
 @memory_kept()
 def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=None, scaling: str = "track",
                    batch_size: int = 256) -> pd.DataFrame:
@@ -84,7 +91,7 @@ def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=Non
     pandas.DataFrame
         `track_id`, `start_s` and one float32 column a genre (probabilities in [0, 1]), in the order of `chunks`. If the
         network carries the tracks that it learned from (`model.learned`, left by training), `attrs["learned"]` lists
-        them.
+        them, and `attrs["learned_copies"]` the tracks of the store that hold the same frames under another name.
 
     Raises
     ------
@@ -109,7 +116,7 @@ def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=Non
     for place, name in enumerate(("track_id", "start_s")):
         table.insert(place, name, chunks[name].to_numpy())
     if getattr(model, "learned", None):
-        table.attrs["learned"] = list(model.learned)
+        table.attrs |= {"learned": list(model.learned), "learned_copies": _learned_copies(model, store)}
     return table
 
 # %% ../nbs/09_evaluate.ipynb #87e57ef4
@@ -379,7 +386,8 @@ def _macro_f1(counts):
 # %% ../nbs/09_evaluate.ipynb #52ca9a2c
 def _refuse_learned(predictions, learned):
     """Raise `LeakageError` if the network learned from one of the tracks that it predicted."""
-    learned = predictions.attrs.get("learned", ()) if learned is None else learned
+    if learned is None:
+        learned = [*predictions.attrs.get("learned", ()), *predictions.attrs.get("learned_copies", ())]
     known = predictions.track_id[predictions.track_id.isin(list(learned))].unique()
     if len(known):
         raise LeakageError(f"the network learned from {len(known)} of these tracks: {first_few(known)}; evaluate it on "
@@ -402,8 +410,8 @@ def evaluate(predictions: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int 
         For the bootstrap. The order of the rows makes no difference.
     n_resamples : int
     learned : sequence of track_id, optional
-        Tracks that the network learned from, whose predictions are refused; by default `predictions.attrs["learned"]`,
-        see `predict_chunks`. [] evaluates them on purpose, as protocol 'chunk' does.
+        Tracks that the network learned from, whose predictions are refused; by default those that `predict_chunks` has
+        noted in `predictions.attrs`, and their copies. [] evaluates them on purpose, as protocol 'chunk' does.
 
     Returns
     -------

@@ -8,6 +8,7 @@ __all__ = ['INK', 'GREY', 'BLUE', 'RED', 'LIGHT_TO_DARK', 'DARK_TO_LIGHT', 'MARK
            'plot_intervals', 'plot_reliability', 'plot_timeline', 'save_figure']
 
 # %% ../nbs/10_plot.ipynb #f88f0275
+import io
 import shutil
 import warnings
 from functools import cache
@@ -19,6 +20,7 @@ import pandas as pd
 
 from .core.extras import need_extra
 from .core.files import whole_file
+from .core.paths import user_path
 
 INK, GREY = "#222222", "#8c8c8c"
 BLUE, RED = "#1f4e8c", "#c8553d"  # one dark, one middling: they differ in grey too
@@ -544,11 +546,13 @@ def save_figure(figure: "matplotlib.figure.Figure", folder, name: str, formats=(
         raise ValueError(f"name is {name!r}; expected letters, digits, '-' and '_' only, without extension")
     if isinstance(formats, str) or not formats or set(formats) - set(FORMATS):
         raise ValueError(f"formats is {formats!r}; expected a list of some of {', '.join(FORMATS)}")
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.{kind}" for kind in formats]
     with matplotlib.rc_context({"svg.hashsalt": name, "pdf.fonttype": 42}):  # 42: the font itself, not its outlines
         for kind, file in zip(formats, files):
+            drawn = io.BytesIO()  # not into the file: matplotlib's PDF raises AttributeError if the disk is full
+            figure.savefig(drawn, format=kind, dpi=PNG_DPI, metadata=FORMATS[kind])
             with whole_file(file) as draft:
-                figure.savefig(draft, format=kind, dpi=PNG_DPI, metadata=FORMATS[kind])
+                draft.write_bytes(drawn.getvalue())
     return files

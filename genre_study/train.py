@@ -18,7 +18,7 @@ import pandas as pd
 
 from .core.bounds import check_fields, choice, number
 from .feed import SCALINGS, ChunkFeed
-from .network.backend import memory_kept
+from .network.backend import memory_kept, prepare
 from .network.checkpoint import Recorder, checkpoint_file, content_hash, run_hash
 from .network.frozen import frozen_values, layers_after, learns_after_frozen_layers, value_feeds
 
@@ -162,9 +162,12 @@ def _sides(chunks):
     return train, valid
 
 
-def _note(model, train_side, genres):
-    """Leave on the network the genres of its outputs, and the tracks that it learns from."""
-    model.genres, model.learned = tuple(genres), tuple(sorted(set(train_side["track_id"])))
+def _note(model, train_side, genres, store=None):
+    """Leave on the network the genres of its outputs, and the tracks that it learns from, with what they hold."""
+    before, new = getattr(model, "learned", ()), train_side["track_id"]  # it may have been trained before
+    model.genres, model.learned = tuple(genres), tuple(sorted({*before, *new}))
+    content = map(store.content_hash, set(new)) if hasattr(store, "content_hash") else ()
+    model.learned_content = frozenset(content) | getattr(model, "learned_content", frozenset())
 
 # %% ../nbs/08_train.ipynb #ea59d11c
 def _reset_seeds(model, seed):
@@ -210,6 +213,7 @@ def _fit(model, feed, valid, spec, file, mark, verbose, callbacks, distribution=
 
     from genre_study.network.fast import fast_twin
 
+    prepare()  # whatever Keras was set to meanwhile
     placed = model
     if distribution:
         placed = keras.models.clone_model(model)
@@ -321,7 +325,7 @@ def train(model: "keras.Model", store, chunks: pd.DataFrame, spec: TrainSpec | N
     if model.output_shape[-1] != len(genres):
         raise ValueError(f"the network has {model.output_shape[-1]} outputs; the chunks have {len(genres)} genres: "
                          f"{genres}. Build it with n_genres={len(genres)}")
-    _note(model, train_side, genres)
+    _note(model, train_side, genres, store)
     used = chunks["split"].isin(["train", "valid"]).to_numpy()
     file = checkpoint_file(run_dir)
     mark = "" if file is None else run_hash(model, content_hash(store, chunks["track_id"][used]), chunks, spec)

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,6 +24,12 @@ void injection_arm(const char *below, int number_, int error_, int forever_, int
     strncpy(folder, below, PATH_MAX - 1);
     number = number_, error = error_, forever = forever_, log_descriptor = log_;
     n_changes = 0;
+}
+
+/* A child of an armed process that starts another program is armed by its environment, and counts for itself. */
+__attribute__((constructor)) static void arm_from_environment(void) {
+    const char *below = getenv("INJECTION_FOLDER"), *n = getenv("INJECTION_NUMBER"), *e = getenv("INJECTION_ERROR");
+    if (below && n && e) injection_arm(below, atoi(n), atoi(e), getenv("INJECTION_FOREVER") != 0, -1);
 }
 
 static void die(void) { syscall(SYS_kill, getpid(), SIGKILL); for (;;) pause(); }

@@ -38,7 +38,11 @@ for line in sys.stdin:
     order = json.loads(line)
     child = os.fork()
     if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the pipe to the caller is this process's
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        if order["argument"].get("arm_programs"):
+            os.environ |= {f"INJECTION_{name.upper()}": str(order[name]) for name in ("folder", "number", "error")}
+            os.environ |= {"INJECTION_FOREVER": "1"} if order["forever"] else {}
         arm(order["folder"].encode(), order["number"], order["error"], order["forever"], log)
         outcome = ["returned", "", ""]
         try:
@@ -117,10 +121,11 @@ def injector(setup, folder):
         server.wait()
 
 
-def run_faults(run, most, argument, folder, prepare, check, complete):
+def run_faults(run, most, argument, folder, prepare, check, complete, errors=("OSError", "PermissionError")):
     """All faults of one case: the number of changes, and how the faults ended.
 
-    `prepare` fills the folder, `check` looks at what a fault left, `complete` calls again without one.
+    `prepare` fills the folder, `check` looks at what a fault left, `complete` calls again without one; `errors` are the
+    kinds of exceptions that may come out.
     """
     ends = {"returned": 0, "raised": 0, "died": 0}
 
@@ -134,7 +139,7 @@ def run_faults(run, most, argument, folder, prepare, check, complete):
     for fault in faults(len(undisturbed.changes), most):
         outcome = attempt(fault)
         ends[outcome.ended] += 1
-        assert outcome.ended != "raised" or outcome.error in ("OSError", "PermissionError"), (fault, outcome)
+        assert outcome.ended != "raised" or outcome.error in errors, (fault, outcome)
         check(outcome, fault)
         complete(fault)
     return {"changes": len(undisturbed.changes), **ends}

@@ -137,7 +137,7 @@ def test_a_cut_is_an_error_that_crosses_processes():
 def written(samples, suffix, sample_rate):
     """The bytes of a file."""
     formats = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"),
-               "mp3": ("MP3", "MPEG_LAYER_III"), "aiff": ("AIFF", "PCM_16")}
+               "mp3": ("MP3", "MPEG_LAYER_III"), "aiff": ("AIFF", "PCM_16"), "au": ("AU", "PCM_16")}
     kind, subtype = formats[suffix]
     memory = io.BytesIO()
     soundfile.write(memory, samples, sample_rate, format=kind, subtype=subtype)
@@ -155,7 +155,7 @@ def pitch_hz(waveform):
 
 
 @settings(max_examples=40, deadline=None)
-@given(suffix=st.sampled_from(["wav", "flac", "ogg", "opus", "mp3"]), data=st.data(),
+@given(suffix=st.sampled_from(["wav", "aiff", "au", "flac", "ogg", "opus", "mp3"]), data=st.data(),
        lengths=st.lists(st.floats(0.7, 3), min_size=2, max_size=4),
        by=st.sampled_from(["path", "bytes", "file", "stream"]))
 def test_recordings_that_were_joined_are_read_whole(tmp_path_factory, suffix, data, lengths, by):

@@ -3,9 +3,13 @@ import pytest
 import soundfile
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import estimator_checks
 
+from genre_study.core.names import name_key
+from genre_study.predict import classifier
 from genre_study.predict.classifier import GenreClassifier
+from genre_study.predict.song import predict_song
 from genre_study.synth.song import compose
 from genre_study.synth.sound import SAMPLE_RATE, render_song
 
@@ -54,3 +58,58 @@ def test_what_is_refused(songs):
         GenreClassifier().fit([0.5], ["jazz"])
     with pytest.raises(ValueError, match="1 of 2 files can't be read"):
         GenreClassifier().fit([paths[0], "missing.wav"], ["jazz", "rock"])
+
+
+def stubbed(monkeypatch):
+    """Let no network be trained; return what training was given: (tracks of the store, chunks) of each call."""
+    seen = []
+
+    def train(network, store, chunks, spec, progress):
+        seen.append((store.tracks, chunks))
+        network.genres = tuple(sorted(set(chunks["genre"])))  # as training leaves them
+
+    monkeypatch.setattr(classifier, "train", train)
+    return seen
+
+
+def test_numbers_sort_as_numbers_and_answers_stay_with_them(songs):
+    """2 comes before 10, and "10" before "2": the outputs of the network stand in the second order."""
+    paths, labels = songs
+    numbers = [10 if label == "metal" else 2 for label in labels]
+    one = GenreClassifier(epochs=15, valid_share=0.25, batch_size=4, learning_rate=3e-3).fit(paths, numbers)
+    assert one.bundle_.genres == ("10", "2") and one.classes_.tolist() == [2, 10]
+    assert one.score(paths, numbers) > 0.6
+    shares = one.predict_proba(paths[:1])[0]
+    vector = predict_song(paths[0], one.bundle_).vector
+    assert shares.tolist() == pytest.approx([vector["2"], vector["10"]])
+
+
+def test_fit_learns_from_the_files_it_is_given_and_from_no_other(songs, monkeypatch):
+    """Nor from its own validation tracks: in each fold of a cross-validation the test files are never seen."""
+    seen, (paths, labels) = stubbed(monkeypatch), songs
+    folds = list(StratifiedKFold(4).split(paths, labels))
+    monkeypatch.setattr(GenreClassifier, "predict", lambda self, X: [labels[paths.index(path)] for path in X])
+    assert cross_val_score(GenreClassifier(valid_share=0.5), paths, labels, cv=folds).tolist() == [1.0] * 4
+    for (tracks, chunks), (learned, _) in zip(seen, folds, strict=True):
+        assert set(tracks["path"]) == {str(paths[place]) for place in learned}
+        sides = chunks.groupby("track_id")["split"].agg(set)
+        assert set(chunks["track_id"]) == set(tracks["track_id"]) and all(len(side) == 1 for side in sides)
+        assert set(chunks["split"]) == {"train", "valid"}
+
+
+@pytest.mark.parametrize("artists", [["Nina", "nina ", "Zoe", "Zo\u00e9"] * 2, ["Nina", "NINA", None, "x"] * 2])
+def test_an_artist_is_on_one_side_of_fit_however_spelled(songs, monkeypatch, artists):
+    seen, (paths, labels) = stubbed(monkeypatch), songs
+    for seed in range(6):
+        GenreClassifier(valid_share=0.5, seed=seed).fit(paths, labels, artists=artists)
+    groups = [name_key(name) or place for place, name in enumerate(artists)]
+    for tracks, chunks in seen:
+        side = chunks.drop_duplicates("track_id").set_index("track_id")["split"].reindex(tracks["track_id"]).tolist()
+        assert {group: len({side[place] for place in range(8) if groups[place] == group}) for group in groups} == \
+            dict.fromkeys(groups, 1)
+    assert len({tuple(chunks["split"]) for _, chunks in seen}) > 1  # the seed decides
+
+
+def test_genres_that_differ_in_spelling_only_are_refused(songs):
+    with pytest.raises(ValueError, match=r"y has genres that differ in spelling only: \['Rock', 'jazz', 'rock'"):
+        GenreClassifier().fit(songs[0][:3], ["Rock", "rock ", "jazz"])

@@ -19,6 +19,7 @@ from genre_study.evaluate import (
     song_vectors,
     wilson_interval,
 )
+from genre_study.feed import read_chunks
 from genre_study.score.calibrate import (
     apply_temperature,
     expected_calibration_error,
@@ -428,6 +429,21 @@ def test_a_seed_changes_the_resamples():
         assert found[0] == found[1] and len(set(found)) > 2
 
 
+def test_macro_f1_interval_counts_what_was_missed():
+    """A genre that is named once and missed often: precision says 1, and F1 does not."""
+    from sklearn.metrics import f1_score
+
+    tracks = pd.DataFrame({"track_id": [f"t{place:02d}" for place in range(60)], "genre": ["jazz"] * 30 + ["pop"] * 30})
+    said = np.array(["jazz"] * 10 + ["pop"] * 50)
+    songs = tracks[["track_id"]].assign(jazz=(said == "jazz") * 1.0, pop=(said == "pop") * 1.0)
+    result = evaluate(songs, tracks, ["jazz", "pop"], seed=3, n_resamples=400)
+    drawn = np.random.default_rng(3).multinomial(60, np.full(60, 1 / 60), size=400)
+    truth = tracks.genre.to_numpy()
+    peers = [f1_score(np.repeat(truth, times), np.repeat(said, times), average="macro") for times in drawn]
+    np.testing.assert_allclose(result["macro_f1_ci95"], np.quantile(peers, [0.025, 0.975]), rtol=1e-9)
+    assert result["macro_f1_ci95"][0] < result["macro_f1"] < result["macro_f1_ci95"][1]
+
+
 class Network:
     """Four outputs; what it carries of its training can be set."""
 
@@ -452,6 +468,44 @@ def test_the_order_of_the_genres_is_that_of_the_outputs(carried):
     if not carried:
         with pytest.raises(ValueError, match="carries no genres; pass genres"):
             output_genres(network)
+
+
+@pytest.mark.parametrize("scaling", ["none", "power", "track", "band"])
+def test_chunks_are_predicted_in_the_scaling_that_is_asked_for(scaling):
+    """What the network is given is what training gives it."""
+    chunks = pd.DataFrame({"track_id": ["t1", "t2", "t1"], "start_frame": [0, 4, 9], "start_s": [0.0, 0.1, 0.2],
+                           "n_frames": 130})
+    network, seen = Network(), []
+    network.predict_on_batch = lambda batch: seen.append(np.array(batch)) or np.full((len(batch), 4), 0.25)
+    predict_chunks(network, Tracks(), chunks, GENRES, scaling=scaling)
+    np.testing.assert_array_equal(np.concatenate(seen), read_chunks(Tracks(), chunks, scaling))
+
+
+class Disk(Tracks):
+    """A store that knows what its tracks hold; t3 is t1 under another name."""
+
+    tracks = pd.DataFrame({"track_id": ["t1", "t2", "t3"]})
+
+    def content_hash(self, track_id):
+        return {"t3": "t1"}.get(track_id, track_id)
+
+
+def test_copies_of_what_was_learned_are_not_evaluated(tmp_path):
+    """A renamed track is the same track, whether a table of chunks holds the other one or not."""
+    chunks = pd.DataFrame({"track_id": ["t2", "t3"], "start_frame": 0, "start_s": 0.0, "n_frames": 130})
+    tracks = pd.DataFrame({"track_id": ["t2", "t3"], "genre": ["jazz", "blues"]})
+    network = Network()
+    network.genres, network.learned, network.learned_content = GENRES, ("t1",), frozenset({"t1"})
+    table = predict_chunks(network, Disk(), chunks)
+    song_vectors(table).to_parquet(tmp_path / "songs.parquet")
+    for predictions in (table, pd.read_parquet(tmp_path / "songs.parquet")):
+        with pytest.raises(LeakageError, match="learned from 1 of these tracks: t3"):
+            evaluate(predictions, tracks, GENRES)
+        assert evaluate(predictions, tracks, GENRES, learned=["t1"])["n_tracks"] == 2
+        assert evaluate(predictions[predictions.track_id != "t3"], tracks, GENRES)["n_tracks"] == 1
+    both = pd.concat([table[:1], table[1:]])
+    with pytest.raises(LeakageError, match="t3"):
+        evaluate(both, tracks, GENRES)
 
 
 def test_tracks_that_were_learned_from_are_not_evaluated(tmp_path):
@@ -493,6 +547,9 @@ def test_a_trained_network_carries_its_genres_and_what_it_learned():
             predict_chunks(network, store, chunks, genres)
     with pytest.raises(LeakageError, match="learned from 4 of these tracks: t0, t1, t2, t3"):
         evaluate(table, tracks, ["jazz", "pop"])
+    train(network, store, chunks[2:4], TrainSpec(epochs=1, batch_size=4), progress=False)  # it forgets nothing
+    with pytest.raises(LeakageError, match="learned from 4 of these tracks: t0, t1, t2, t3"):
+        evaluate(predict_chunks(network, store, chunks), tracks, ["jazz", "pop"])
     test = table[table.track_id.isin(["t6", "t7"])]
     assert evaluate(song_vectors(test), tracks, ["jazz", "pop"])["n_tracks"] == 2
 

@@ -74,6 +74,30 @@ def test_backend_of_keras_json_is_followed_if_it_is_installed(tmp_path, written,
     assert told(WATCH + TELL, tmp_path, KERAS_BACKEND="jax")["backend"] == "jax"  # the variable goes first
 
 
+LIMITS = """
+import json, warnings
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    import genre_study, keras
+    from test_train import TrainSpec, run
+    one, _ = run(TrainSpec(epochs=3, batch_size=4))
+    for name in ("set_max_epochs", "set_max_steps_per_epoch"):
+        getattr(keras.config, name, lambda _: None)(1)  # Keras before 3.12 has no such bounds
+    other, _ = run(TrainSpec(epochs=3, batch_size=4))
+print(json.dumps({"losses": [list(one.loss), list(other.loss)],
+                  "warned": sum("Keras is set to max_" in str(one.message) for one in warned)}))
+"""
+
+
+def test_bounds_of_keras_on_epochs_and_steps_cut_no_training_short(tmp_path):
+    """They come from a variable, or from somebody's call; the training is as long as its choices say, with a word."""
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    plain = told(LIMITS, tmp_path, PYTHONPATH=path)
+    bound = told(LIMITS, tmp_path, PYTHONPATH=path, KERAS_MAX_EPOCHS="1", KERAS_MAX_STEPS_PER_EPOCH="2")
+    assert len(plain["losses"][0]) == 3 and plain["losses"][0] == plain["losses"][1] == bound["losses"][0]
+    assert (plain["warned"], bound["warned"]) in ((2, 4), (0, 0))
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_other_settings_of_keras_json_are_overruled_with_a_warning(tmp_path, first):
     theirs = {"image_data_format": "channels_first", "floatx": "float64", "epsilon": 1e-3}

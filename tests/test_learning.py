@@ -11,11 +11,14 @@ import pytest
 import soundfile
 from backend_probe import small_store
 
+from genre_study.core.content import hash_array
+from genre_study.evaluate import evaluate, predict_chunks
 from genre_study.feed import ChunkFeed, read_chunks
 from genre_study.mel import MelSpec
 from genre_study.model import NETWORKS, build_network
 from genre_study.network.checkpoint import load_checkpoint
 from genre_study.network.frozen import ValueFeed, frozen_values, value_feeds
+from genre_study.split import LeakageError
 from genre_study.store import build_store
 from genre_study.train import RECIPES, TrainSpec, train, train_heads
 
@@ -217,6 +220,29 @@ def test_checkpoint_of_other_sides_labels_or_places_is_refused(column, tmp_path)
         trained("quick_cnn", store, changed, spec=spec, run_dir=tmp_path)
 
 
+def test_a_renamed_track_is_known_by_what_it_holds():
+    """Trained once more on other tracks, a network still knows those of the first time, by name and by content."""
+    store, frames, chunks = corpus((16, 40, 1))
+    chunks = chunks.assign(start_s=chunks["start_frame"] * 0.02)
+    frames = frames | {"renamed": frames["track000"]}
+    store = with_frames(store, frames)
+    store.content_hash = lambda name: hash_array(frames[name])
+    store.tracks = pd.DataFrame({"track_id": list(frames)})
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1, filters=8)
+    spec = TrainSpec(epochs=1, batch_size=16)
+    train(model, store, chunks, spec, progress=False)
+    later = chunks.assign(split=chunks["split"].replace({"test": "train", "train": "test"}))
+    train(model, store, later, spec, progress=False)
+    genres = chunks.drop_duplicates("track_id").set_index("track_id")["genre"]
+    tracks = pd.DataFrame({"track_id": list(frames), "genre": [*genres.reindex(list(frames)[:-1]), "a"]})
+    for name, new_name in (("track000", "renamed"), ("track000", "track000"), ("track020", "track020")):
+        some = chunks[chunks["track_id"] == name].assign(track_id=new_name)
+        with pytest.raises(LeakageError, match=f"learned from 1 of these tracks: {new_name}"):
+            evaluate(predict_chunks(model, store, some), tracks, ["a", "b", "c"])
+    valid = predict_chunks(model, store, chunks[chunks["split"] == "valid"])
+    assert evaluate(valid, tracks, ["a", "b", "c"])["n_tracks"] == 6
+
+
 def test_audio_replaced_behind_a_store_is_noticed(tmp_path):
     """Files of the same names and lengths, with another sound, in a store on disk."""
     def built(seed):
@@ -314,6 +340,20 @@ def test_heads_learn_each_by_itself_and_from_mixed_values():
     assert same(trained("study_cnn", store, chunks), expected)
     assert not same(end(together=True), expected)
     assert not same(end(mixup_alpha=0.0), expected) and not same(end(seed=5), expected)
+    with pytest.raises(ValueError, match=f"a row for each of the {len(used)} chunks; received {len(used) - 1}"):
+        train_heads(build_network("study_cnn", shape, 3, **options), values[:-1], used, progress=False)
+
+
+def test_a_seed_changes_the_order_of_the_heads_rows_and_how_they_are_mixed():
+    values, chunks = np.arange(40.0).reshape(20, 2), pd.DataFrame({"genre": list("ab") * 10, "split": "train"})
+
+    def dealt(seed, alpha):
+        feed, _ = value_feeds(values, chunks, "ab", TrainSpec(batch_size=20, seed=seed, mixup_alpha=alpha), n_heads=1)
+        return feed[0][0]
+
+    assert np.array_equal(dealt(1, 0.0), dealt(1, 0.0)) and not np.array_equal(dealt(1, 0.0), dealt(2, 0.0))
+    assert np.array_equal(dealt(1, 0.4), dealt(1, 0.4)) and not np.allclose(np.sort(dealt(1, 0.4), 0),
+                                                                           np.sort(dealt(2, 0.4), 0))
 
 
 def test_rows_of_the_test_side_are_in_no_feed_of_the_heads():

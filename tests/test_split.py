@@ -542,6 +542,9 @@ def test_thinning_the_training_side_leaves_the_others_alone():
             assert set(chunks.track_id[chunks.split == side]) == set(whole.track_id[whole.split == side])
         assert (thin.split == "train").sum() == round(share * (whole.split == "train").sum())
         assert set(thin.track_id[thin.split == "train"]) < set(whole.track_id[whole.split == "train"])
+        store.tracks = store.tracks.sample(frac=1, random_state=1)  # the order of the rows says nothing
+        again, _ = deal(store, StudySettings(protocol="track", seed=4, train_share=share))
+        assert set(zip(again.track_id, again.split)) == set(zip(thin.track_id, thin.split))
 
 
 def gtzan_store():

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sysconfig
+import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from genre_study.mel import MelSpec
 from genre_study.predict.bundle import bundle_of_run
 from genre_study.predict.song import predict_song
 from genre_study.split import LeakageError
+from genre_study.storage.writer import open_store
 from genre_study.study import StudySettings, check_settings
 from genre_study.train import TrainSpec
 
@@ -189,7 +191,7 @@ def test_the_result_is_written_in_the_last_cell(root):
     assert [line for line in cells[-1].splitlines() if line.strip()][-1] == "print(result)"
 
 
-def finished(folder, learned=(), relabelled=False, **parameters):
+def finished(folder, learned=(), relabelled=False, content=None, **parameters):
     """Finish a run of two tracks a genre and side; its validation songs are all right, its test songs all wrong."""
     rows = [(f"{genre} {side} {k}", genre, f"{genre} {side}", side) for genre in "ab" for side in
             ("train", "valid", "test") for k in range(2)]
@@ -204,6 +206,8 @@ def finished(folder, learned=(), relabelled=False, **parameters):
         tables[side] = some[["track_id", "start_s"]].assign(a=is_a, b=1 - is_a)
         tables[side].attrs["learned"] = list(learned)
     store = SimpleNamespace(problems=[], unit="db", frames_per_second=43.0, spec=MelSpec())
+    if content:
+        store.content_hash = content
     chosen = StudySettings(run_dir=str(folder), **parameters)
     study.start_run(chosen)
     history = pd.DataFrame({"epoch": [1]})
@@ -238,6 +242,70 @@ def test_a_run_does_not_score_what_it_learned_unless_it_may(tmp_path):
     finished(tmp_path / "leaky", learned=["b test 1"], protocol="chunk", allow_leakage=True)
 
 
+def test_a_run_does_not_score_its_training_side_whatever_the_predictions_say(tmp_path, monkeypatch):
+    """Predictions whose notes were lost, as in a table that was read from a CSV."""
+    monkeypatch.setattr(study, "side_metrics", lambda table, *rest: seen.append(rest[-1]) or {"chunk": {}, "song": {}})
+    seen = []
+    finished(tmp_path / "run")
+    assert seen == [{f"{genre} train {k}" for genre in "ab" for k in range(2)}] * 2
+
+
+def test_the_sides_of_a_run_are_what_its_network_and_its_reference_are_known_by(tmp_path, monkeypatch):
+    """A store may hold tracks that the run left out: they are neither learned nor like what was learned."""
+    from genre_study.model import build_network
+    from genre_study.predict import bundle
+
+    folder = tmp_path / "run"
+    finished(folder, content=lambda track_id: f"content of {track_id}")
+    sides = pd.read_csv(folder / "sides.csv")
+    assert sides.groupby("split").track_id.nunique().to_dict() == {"test": 4, "train": 4, "valid": 4}
+    learned = [f"{genre} train {k}" for genre in "ab" for k in range(2)]
+    assert sides.track_id[sides.split == "train"].tolist() == learned
+    assert (sides.content == "content of " + sides.track_id).all() and (sides.genre == sides.track_id.str[0]).all()
+    build_network("quick_cnn", (128, 129, 1), 2, seed=0, filters=4).save(folder / "model.keras")
+    monkeypatch.setattr(bundle, "fit_reference", lambda store, ids, floor_db: seen.append(ids))
+    store, seen = SimpleNamespace(tracks=pd.DataFrame({"track_id": [*sides.track_id, "left out"]})), []
+    network = bundle_of_run(folder, store).network
+    assert seen == [learned]
+    assert network.genres == ("a", "b") and network.learned == tuple(learned)
+    assert network.learned_content == {f"content of {track_id}" for track_id in learned}
+    (folder / "sides.csv").unlink()  # a run of version 0.1
+    assert bundle_of_run(folder, store).genres == ("a", "b") and seen[1] == [*learned, "left out"]
+
+
+def test_copies_on_two_sides_that_were_not_learned_of_are_named(tmp_path):
+    """The same frames under two names; known pairs are kept on one side, and a protocol that leaks says nothing."""
+    tracks = pd.DataFrame([(f"{genre}{k:02d}", genre, f"artist {genre}{k}", 30.0) for genre in "ab" for k in range(10)],
+                          columns=["track_id", "genre", "artist", "duration_s"])
+    store = SimpleNamespace(tracks=tracks, frames_per_second=43.0, spec=MelSpec())
+    store.content_hash = lambda track_id: f"{track_id[0]}{int(track_id[1:]) // 2}"  # each track is there twice
+    with pytest.warns(UserWarning, match="recordings lie on two sides of the split, under several names: a0., a0."):
+        study.deal(store, StudySettings(protocol="track"))
+    pairs = pd.DataFrame({"track_id": tracks.track_id[::2].tolist(), "other_track_id": tracks.track_id[1::2].tolist()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study.deal(store, StudySettings(protocol="track"), replicas=pairs)
+    with pytest.warns(UserWarning) as caught:
+        study.deal(store, StudySettings(protocol="chunk", allow_leakage=True))
+    assert not any("under several names" in str(one.message) for one in caught)
+
+
+def test_the_range_of_ready_made_spectrograms_is_that_of_the_settings(tmp_path):
+    """In dB: the values 0 and 1 stand for its ends; another range is another store."""
+    ids = np.array([f"{genre}.{place:05}" for genre in ("blues", "jazz") for place in range(4)])
+    mel = np.random.default_rng(0).random((8, 16, 40)).astype("float32")
+    np.savez(tmp_path / "mel.npz", ids=ids, mel=mel)
+    stores = {}
+    for ends in ([-50.0, 30.0], [-80.0, 0.0], []):
+        stores[tuple(ends)] = study.prepare_data(StudySettings(
+            corpus=str(tmp_path / "mel.npz"), data_dir=str(tmp_path), n_mels=16, frames_per_second=0.0, db_range=ends))
+    assert len({str(store.folder) for store in stores.values()}) == 3
+    for ends, store in stores.items():
+        low, high = ends or (0.0, 1.0)
+        np.testing.assert_allclose(store.frames("jazz.00002"), low + (high - low) * mel[6].T, atol=0.07)
+        assert store.unit == ("db" if ends else "relative")
+
+
 def test_a_finished_run_and_one_with_other_parameters_are_left_alone(tmp_path):
     _, _, chosen = finished(tmp_path / "run")
     with pytest.raises(FileExistsError, match="holds a finished run"):
@@ -262,7 +330,7 @@ def test_each_corpus_and_each_spectrogram_has_its_own_store(tmp_path):
             (tmp_path / place / "genres" / name).mkdir(parents=True)
             noise = np.random.default_rng(0).normal(0, level, 22050)
             soundfile.write(tmp_path / place / "genres" / name / f"{name}.00000.wav", noise, 22050)
-    found = {}
+    found, folders = {}, {}
     for place in ("one", "other", "one"):
         for scale in ("slaney", "htk"):
             chosen = StudySettings(corpus=str(tmp_path / place / "genres"), mel_scale=scale, workers=1,
@@ -270,7 +338,27 @@ def test_each_corpus_and_each_spectrogram_has_its_own_store(tmp_path):
             store = study.prepare_data(chosen)
             frames = store.frames(store.tracks.track_id[0])
             assert store.spec.mel_scale == scale and np.array_equal(frames, found.setdefault((place, scale), frames))
-    assert len({frames.tobytes() for frames in found.values()}) == 4
+            folders[place, scale] = store.folder
+    assert len({frames.tobytes() for frames in found.values()}) == 4 == len(set(folders.values()))
+    for key, folder in folders.items():  # none has taken the place of another
+        store = open_store(folder)
+        assert np.array_equal(store.frames(store.tracks.track_id[0]), found[key])
+
+
+@pytest.mark.parametrize("asked, says", [
+    ({"n_mels": 128}, "n_mels is 16 there, and n_mels=128 was asked for.*Set n_mels=16"),
+    ({"mel_scale": "htk"}, "mel_scale is 'slaney' there"),
+    ({"frames_per_second": 10.0}, "frames_per_second is 43.06.* there")])
+def test_ready_made_spectrograms_of_another_kind_are_refused(tmp_path, asked, says):
+    for name in ("jazz", "pop"):
+        (tmp_path / "genres" / name).mkdir(parents=True)
+        soundfile.write(tmp_path / "genres" / name / "a.wav", np.random.default_rng(0).normal(0, 0.1, 22050), 22050)
+    data = {"data_dir": str(tmp_path), "workers": 1}
+    store = study.prepare_data(StudySettings(corpus=str(tmp_path / "genres"), n_mels=16, **data))
+    again = study.prepare_data(StudySettings(corpus=str(store.folder), **{"n_mels": 16, **data}))
+    assert len(again) == 2
+    with pytest.raises(ValueError, match=says):
+        study.prepare_data(StudySettings(corpus=str(store.folder), **{"n_mels": 16, **data, **asked}))
 
 
 class Broken(OSError):

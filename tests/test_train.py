@@ -73,6 +73,23 @@ def test_heads_go_on_after_a_cut_as_if_undisturbed(tmp_path, monkeypatch):
     assert len(list((tmp_path / "values").iterdir())) == 1
 
 
+def test_the_best_epoch_may_lie_before_the_cut(tmp_path, monkeypatch):
+    """Its weights are in the checkpoint: a training that goes on ends with them, not with the best of the rest."""
+    spec = TrainSpec(epochs=5, batch_size=16, learning_rate=0.5)  # the first epoch is the best one
+    expected, saved = run(spec), Recorder.save
+
+    def save_and_fall(recorder):
+        saved(recorder)
+        if len(recorder.rows) == 3:
+            raise KeyboardInterrupt
+
+    assert expected[0]["val_loss"].argmin() < 2
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Recorder, "save", save_and_fall)
+        run(spec, run_dir=tmp_path)
+    assert same(run(spec, run_dir=tmp_path), expected)
+
+
 def test_half_written_checkpoint_is_ignored(tmp_path):
     """A kill while writing leaves it under another name, which is never read."""
     (tmp_path / ".0123456789abcdef.part.npz").write_bytes(b"PK\x03\x04 half")

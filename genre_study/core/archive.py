@@ -19,6 +19,7 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from .audio import is_audio_name
+from .paths import user_path
 
 # %% ../../nbs/core/archive.ipynb #0bca672a
 MAX_FILES = 200_000
@@ -95,7 +96,7 @@ def whole_folder(target):
     >>> with whole_folder("corpus") as draft:  # doctest: +SKIP
     ...     (draft / "tracks.csv").write_text("path,genre")
     """
-    target = Path(target)
+    target = user_path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{target.name}-*.part"):
         if time.time() - left.stat().st_mtime > 86_400:
@@ -139,7 +140,7 @@ def unpack(archive, target):
     --------
     >>> unpack("genres.tar.gz", "gtzan")  # doctest: +SKIP
     """
-    archive, target = Path(archive), Path(target)
+    archive, target = user_path(archive), user_path(target)
     if not archive.is_file():
         raise FileNotFoundError(f"there is no file {str(archive)!r}; expected a .tar.gz or .zip of a corpus")
     with whole_folder(target) as inside:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .files import scratch_folder
+
 # %% ../../nbs/core/audio.ipynb #4429642c
 AUDIO_SUFFIXES = (".wav", ".au", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf",
                   ".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".wv", ".ape")
@@ -186,17 +188,21 @@ def _search(handle, pattern, step=1 << 22, overlap=64):
     return starts
 
 
-def _search_wavs(handle, size):
-    """Return the offsets of wav files that stand one after the other."""
+_SIZED = (b"RIFF", b"RIFX", b"FORM", b".snd")  # beginnings of wav, AIFF and AU files, which say how long they are
+
+
+def _search_sized(handle, size):
+    """Return the offsets of wav, AIFF or AU files that stand one after the other."""
     starts, offset = [], 0
     while offset < size:
         handle.seek(offset)
-        head = handle.read(8)
-        if head[:4] not in (b"RIFF", b"RIFX"):
+        head = handle.read(12)
+        if head[:4] not in _SIZED:
             break
         starts.append(offset)
-        length = int.from_bytes(head[4:], "little" if head[:4] == b"RIFF" else "big")
-        offset += 8 + length + length % 2
+        length = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
+        is_au = head[:4] == b".snd"  # it has the length of its header there, then that of its samples
+        offset += length + (int.from_bytes(head[8:], "big") if is_au else 8 + length % 2)
     return starts
 
 
@@ -213,8 +219,8 @@ def _recordings(handle):
     handle.seek(0)
     head = handle.read(4)
     starts, first_is_guessed = [0], False
-    if head in (b"RIFF", b"RIFX"):
-        starts = _search_wavs(handle, size)
+    if head in _SIZED:
+        starts = _search_sized(handle, size)
     elif head in _BEGINNINGS:
         starts = _search(handle, _BEGINNINGS[head])
     elif head[:3] == b"ID3" or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE6 == 0xE2):
@@ -283,7 +289,7 @@ def _ffmpeg(path, problem):
     command = [program, "-hide_banner", "-nostdin", "-nostats", "-protocol_whitelist", "file",
                "-format_whitelist", _FFMPEG_FORMATS, "-i", f"file:{os.path.abspath(path)}",
                "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-    with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "said"), "wb") as said, \
+    with scratch_folder() as folder, open(os.path.join(folder, "said"), "wb") as said, \
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as process:
         patience = _Patience(process)
         try:
@@ -381,7 +387,7 @@ def _sounds(file, name, handle):
         with _ffmpeg(file, problem) as found:
             yield found
         return
-    with tempfile.TemporaryDirectory() as folder:  # Windows lets no other program read a NamedTemporaryFile
+    with scratch_folder() as folder:  # Windows lets no other program read a NamedTemporaryFile
         path = os.path.join(folder, "recording")
         with open(path, "wb") as copy:
             handle.seek(0)

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core.archive import unpack
 from ..core.content import hash_file
 from ..core.layouts import find_tracks
+from ..core.paths import user_path
 from ..corpus import read_corpus
 
 # %% ../../nbs/corpora/gtzan.ipynb #4322b23b
@@ -135,7 +136,7 @@ def fetch_gtzan(folder, archive=None, progress=False):
     --------
     >>> tracks = fetch_gtzan("data/gtzan")  # doctest: +SKIP
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / "genres").is_dir():
         archive = _download(progress) if archive is None else archive
         unpacked = unpack(archive, folder / ".unpacked")

@@ -246,6 +246,12 @@ def _checked(values, defaults, where):
             expected = "a plain value" if default is None else f"{kind}, as the study's default {default!r}"
             raise ValueError(f"{where}: {full_name}={reprlib.repr(value)} {problem}; expected {expected}")
         checked[str(full_name)] = value
+    for full_name, value in checked.items():
+        name, dot, option = full_name.partition(".")
+        other = (checked.get(name) or {}).get(option, value) if dot else value
+        if other != value:
+            raise ValueError(f"{where}: {full_name}={value!r} and {name}={{{option!r}: {other!r}}} contradict each "
+                             f"other; give {option} once")
     return checked
 
 # %% ../../nbs/grid/expand.ipynb #424bb072
@@ -383,6 +389,10 @@ def expand_grid(grid, study, base=None):
     if not points:
         raise ValueError(f"grid {grid['name']!r} is empty: its lists and leave_out leave no point")
     seeds = [_checked({"seed": seed}, defaults, "seeds") for seed in grid["seeds"]]
+    for label, given in points if seeds else ():
+        if "seed" in given and {"seed": given["seed"]} not in seeds:
+            raise ValueError(f"grid {grid['name']!r}: {label!r} has seed={given['seed']!r}, which is not among the "
+                             f"seeds {grid['seeds']}; give the seeds once")
     table = pd.DataFrame([{"label": label, "given": _merged(given, seed)}
                           for seed in seeds or [{}] for label, given in points])
     table.insert(0, "key", [run_key(given, defaults) for given in table["given"]])

@@ -7,10 +7,10 @@ __all__ = ['write_page', 'last_line']
 
 # %% ../../nbs/grid/page.ipynb #b9f3e7b4
 import html
-from pathlib import Path
 
 from ..core.extras import need_extra
 from ..core.files import write_whole
+from ..core.paths import user_path
 
 # %% ../../nbs/grid/page.ipynb #96217b77
 _STYLE = """
@@ -46,8 +46,8 @@ def write_page(notebook, page=None):
     import nbformat
     from nbconvert import HTMLExporter
 
-    notebook = Path(notebook)
-    page = notebook.with_suffix(".html") if page is None else Path(page)
+    notebook = user_path(notebook)
+    page = notebook.with_suffix(".html") if page is None else user_path(page)
     content = nbformat.read(notebook, 4)
     body, _ = HTMLExporter(template_name="basic", exclude_input=True,
                            exclude_output_prompt=True).from_notebook_node(content)
@@ -72,6 +72,6 @@ def last_line(notebook):
     """
     import nbformat
 
-    outputs = [output for cell in nbformat.read(notebook, 4).cells for output in cell.get("outputs", [])]
+    outputs = [output for cell in nbformat.read(user_path(notebook), 4).cells for output in cell.get("outputs", [])]
     printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     return printed.strip().rpartition("\n")[2]

@@ -9,10 +9,11 @@ __all__ = ['read_runs', 'grid_names', 'grid_runs', 'compare_levels']
 import json
 import math
 import warnings
-from pathlib import Path
 
 import pandas as pd
 
+from ..core.names import first_few
+from ..core.paths import user_path
 from .expand import flatten_parameters
 from .runner import finished_runs
 from ..score.compare import accuracy_gap, pooled_accuracy
@@ -86,7 +87,7 @@ def grid_names(out):
         Name to question.
     """
     return {path.name.removesuffix(".grid.json"): json.loads(path.read_text(encoding="utf-8"))["question"]
-            for path in sorted(Path(out).glob("*.grid.json"))}
+            for path in sorted(user_path(out).glob("*.grid.json"))}
 
 
 def grid_runs(out, name):
@@ -110,7 +111,7 @@ def grid_runs(out, name):
     FileNotFoundError
         No grid of that name was started in the folder.
     """
-    file = Path(out) / f"{name}.grid.json"
+    file = user_path(out) / f"{name}.grid.json"
     if not file.is_file():
         raise FileNotFoundError(f"no grid {name!r} was started in {str(out)!r}; it has {list(grid_names(out))}")
     asked, done = pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["points"]), read_runs(out)
@@ -121,7 +122,7 @@ def grid_runs(out, name):
 # %% ../../nbs/grid/results.ipynb #8988d87f
 def _scored_songs(out, key):
     """Song vectors of the scored side of a run, with their genres."""
-    file = Path(out) / key / "songs.parquet"
+    file = user_path(out) / key / "songs.parquet"
     if not file.is_file():
         raise FileNotFoundError(
             f"run {key} is finished and has no songs.parquet. Levels are compared song by song: let the study write "
@@ -161,6 +162,8 @@ def compare_levels(out, name, seed=0):
     ------
     FileNotFoundError
         No grid of that name was started in the folder, or a finished run has no songs.parquet.
+    ValueError
+        The runs of a level and of the one it is compared to disagree about the genre of a track.
     """
     runs = grid_runs(out, name)
     runs = runs[runs["finished"]]
@@ -170,7 +173,11 @@ def compare_levels(out, name, seed=0):
     for label, level in runs.groupby("label", sort=False):
         pairs = level[["key", "seed"]].merge(base, on="seed", suffixes=("", "_base"))
         own, paired, others = ([songs[key] for key in keys] for keys in (level["key"], pairs["key"], pairs["key_base"]))
-        tracks = pd.concat([*own, *others])[["track_id", "genre"]].drop_duplicates("track_id")
+        tracks = pd.concat([*own, *others])[["track_id", "genre"]].drop_duplicates()
+        twice = tracks.track_id[tracks.track_id.duplicated()]
+        if len(twice):
+            raise ValueError(f"grid {name!r}, level {label!r}: the runs name several genres for {len(twice)} tracks: "
+                             f"{first_few(twice)}; expected runs on one corpus")
         genres = sorted(own[0].select_dtypes("number"))  # beside track_id, genre, and perhaps artist
         pooled, verdict = pooled_accuracy(own, tracks, genres, seed=seed), ""
         gap = {"difference": math.nan, "difference_ci95": (math.nan, math.nan)}

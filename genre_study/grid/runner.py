@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..core.files import write_whole
+from ..core.paths import user_path
 from .expand import Study
 
 # %% ../../nbs/grid/runner.ipynb #bdc313fb
@@ -81,7 +82,7 @@ def finished_runs(out):
     metrics : dict
         The content of metrics.json.
     """
-    for path in sorted(Path(out).glob("*/run.json")):
+    for path in sorted(user_path(out).glob("*/run.json")):
         run = _read_json(path)
         if run and not unfinished(path.parent, run["name"], run["given"]):
             yield run, _read_json(path.parent / "metrics.json")

@@ -166,15 +166,16 @@ def memory_kept(give_back=True):
                     library.malloc_trim(0)
 
 # %% ../../nbs/network/backend.ipynb #c6193d00
-_NEEDED = {"image_data_format": "channels_last", "floatx": "float32", "epsilon": 1e-7}
+_NEEDED = {"image_data_format": "channels_last", "floatx": "float32", "epsilon": 1e-7, "max_epochs": None,
+           "max_steps_per_epoch": None}  # the last two cut every training short
 
 
 def _settle(keras):
     """Bring a Keras that was just imported to what the networks need, and JAX to its cache."""
     for name, needed in _NEEDED.items():
-        if getattr(keras.config, name)() != needed:
-            warnings.warn(f"Keras is set to {name}={getattr(keras.config, name)()!r} (keras.json); genre_study needs "
-                          f"{needed!r} and sets it for this process", stacklevel=2)
+        if getattr(keras.config, name, lambda: None)() not in (needed, None):  # older versions don't know all of them
+            warnings.warn(f"Keras is set to {name}={getattr(keras.config, name)()!r} (keras.json, or a variable); "
+                          f"genre_study needs {needed!r} and sets it for this process", stacklevel=2)
             getattr(keras.config, f"set_{name}")(needed)
 
 
@@ -230,7 +231,10 @@ class _BeforeKeras(MetaPathFinder):
 
 
 def prepare():
-    """Get ready for the import of Keras, once, when `genre_study` is imported. Loads nothing and sets no variable."""
+    """Get ready for the import of Keras, or bring a Keras that is loaded to what the networks need.
+
+    Called when `genre_study` is imported, and before each training. Loads nothing and sets no variable.
+    """
     if "keras" in sys.modules:
         _settle(sys.modules["keras"])
     elif not any(isinstance(finder, _BeforeKeras) for finder in sys.meta_path):

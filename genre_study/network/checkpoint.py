@@ -11,12 +11,12 @@ import hashlib
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
 from ..core.content import hash_array
 from ..core.files import whole_file
+from ..core.paths import user_path
 
 # %% ../../nbs/network/checkpoint.ipynb #1419f99a
 CHECKPOINT = "checkpoint.npz"
@@ -42,8 +42,9 @@ def checkpoint_file(run_dir):
     """
     if run_dir is None:
         return None
-    Path(run_dir).mkdir(parents=True, exist_ok=True)
-    return Path(run_dir) / CHECKPOINT
+    folder = user_path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / CHECKPOINT
 
 
 def save_checkpoint(file, facts, **arrays):

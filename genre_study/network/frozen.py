@@ -7,12 +7,12 @@ __all__ = ['layers_after', 'learns_after_frozen_layers', 'frozen_values', 'predi
 
 # %% ../../nbs/network/frozen.ipynb #a1f41ef2
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..core.files import whole_file
+from ..core.paths import user_path
 from ..feed import ChunkFeed, mixup
 from .backend import memory_kept
 from .checkpoint import architecture, content_hash
@@ -131,7 +131,7 @@ def frozen_values(model, store, chunks, scaling="track", batch_size=32, folder=N
     from genre_study.network.fast import predict_batch
 
     frozen = keras.Model(model.inputs[0], model.get_layer("descriptors").output, name="frozen")
-    file = None if folder is None else Path(folder) / f"{_values_hash(frozen, store, chunks, scaling)}.npy"
+    file = None if folder is None else user_path(folder) / f"{_values_hash(frozen, store, chunks, scaling)}.npy"
     if file and file.exists():
         return np.load(file, allow_pickle=False)
     feed = ChunkFeed(store, chunks, sorted(set(chunks["genre"])), batch_size, shuffle=False, scaling=scaling)

@@ -14,17 +14,18 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
 from ..chunk import ChunkSpec
 from ..core.extras import need_extra
-from ..core.files import whole_file, write_whole
+from ..core.content import hash_file
+from ..core.files import scratch_folder, whole_file, write_whole
 from ..core.paths import user_path
 from ..feed import check_scaling
 from ..mel import MelSpec
+from ..network.checkpoint import architecture
 from .novelty import check_reference, fit_reference
 from .safe_loading import load_network
 
@@ -61,8 +62,8 @@ class Bundle:
     Raises
     ------
     ValueError
-        If the network takes other chunks or has another number of outputs, the genres are not distinct names, or a
-        value is out of its range.
+        If the network takes other chunks or has another number of outputs, the genres are not distinct names or not
+        those that the network carries, in their order, or a value is out of its range.
     """
 
     network: object = field(repr=False)
@@ -81,6 +82,10 @@ class Bundle:
         if not named or len(set(self.genres)) < len(self.genres):
             raise ValueError(f"genres is {self.genres!r}; expected a list of names, each of them once")
         object.__setattr__(self, "genres", tuple(self.genres))
+        carried = getattr(self.network, "genres", None)
+        if carried is not None and tuple(carried) != self.genres:
+            raise ValueError(f"genres is {list(self.genres)}; the network was trained on {list(carried)}, in this "
+                             "order: pass these")
         wants = (self.mel.n_mels, self.chunk.n_frames(self.mel.frames_per_second), 1)
         if tuple(self.network.input_shape[1:]) != wants:
             raise ValueError(f"the network takes {tuple(self.network.input_shape[1:])}; these chunks have {wants}")
@@ -115,9 +120,10 @@ class Bundle:
         return values | dict(genres=list(self.genres), mel=self.mel.to_dict(), chunk=asdict(self.chunk))
 
     def network_hash(self):
-        """Return 12 letters and digits that change with the weights or any setting."""
+        """Return 12 letters and digits that change with the layers, the weights or any setting."""
         digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode())
         with ONE_THREAD:
+            digest.update(architecture(self.network).encode())
             weights = self.network.get_weights()
         for weight in weights:
             digest.update(f"{weight.dtype} {weight.shape}".encode() + np.ascontiguousarray(weight).tobytes())
@@ -138,7 +144,8 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with ONE_THREAD, whole_file(folder / "network.keras") as draft:
         bundle.network.save(draft)
-    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in bundle.settings().items())
+        settings = bundle.settings() | {"network_sha256": hash_file(draft)}
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in settings.items())
     write_whole(folder / "bundle.json", "{" + ",\n".join(lines) + "}\n")
 
 # %% ../../nbs/predict/bundle.ipynb #a416231c
@@ -161,7 +168,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     FileNotFoundError
         If the folder holds no bundle.
     ValueError
-        If its description can't be read, or `load_network` refuses the network.
+        If its description can't be read or belongs to another network, or `load_network` refuses the network.
     """
     file = user_path(folder) / "bundle.json"
     if not file.is_file():
@@ -172,9 +179,15 @@ def load_bundle(folder: str | Path) -> Bundle:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         settings |= dict(mel=MelSpec.from_dict(settings["mel"]), chunk=ChunkSpec(**settings["chunk"]))
-        return Bundle(network=load_network(file.with_name("network.keras")), **settings)
+        written = settings.pop("network_sha256", None)  # not in bundles of version 0.1
+        network = file.with_name("network.keras")
+        bundle = Bundle(network=load_network(network), **settings)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} does not describe a bundle ({error}); write it again with save_bundle") from error
+    if written not in (None, hash_file(network)):
+        raise ValueError(f"{network} is not the network that {file.name} was written for; write the bundle again with "
+                         "save_bundle")
+    return bundle
 
 # %% ../../nbs/predict/bundle.ipynb #d9f8cf69
 def _valid_temperature(chunks, genres):
@@ -187,14 +200,23 @@ def _valid_temperature(chunks, genres):
     return fit_temperature(song_vectors(valid[["track_id", "start_s", *genres]]), truth, genres)
 
 # %% ../../nbs/predict/bundle.ipynb #6813c1c4
+def _learned(run_dir):
+    """Return the rows of a run's sides.csv that it learned from; None for a run of version 0.1, which has none."""
+    file = run_dir / "sides.csv"
+    if not file.is_file():
+        return None
+    sides = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return sides[sides["split"] == "train"]
+
+
 def bundle_of_run(run_dir: str | Path, store=None, floor_db: float | None = None) -> Bundle:
     """Make a bundle of a finished run of the study.
 
     Parameters
     ----------
     run_dir : str or path
-        Folder of the run: metrics.json, model.keras, chunks.parquet. The temperature is fitted on its validation
-        tracks.
+        Folder of the run: metrics.json, model.keras, chunks.parquet, sides.csv. The temperature is fitted on its
+        validation tracks, and the network carries its genres and the tracks that it learned from.
     store : Store, optional
         The run's spectrograms, for `fit_reference`.
     floor_db : float, optional
@@ -216,13 +238,17 @@ def bundle_of_run(run_dir: str | Path, store=None, floor_db: float | None = None
     if made["unit"] == "relative" and floor_db is None:
         warnings.warn(f"{run_dir.name} was trained on relative values, which reach down to a floor that audio does not "
                       "have: use bundle_of_run(run_dir, floor_db=80), or the dB that suit", stacklevel=2)
-    reference = None
+    network, learned, reference = load_network(run_dir / "model.keras"), _learned(run_dir), None
+    network.genres = tuple(genres)
+    if learned is not None:
+        network.learned = tuple(learned["track_id"])
+        network.learned_content = frozenset(learned["content"]) - {""}
     if store is not None:
-        predicted = set(chunks["track_id"])
-        learned = [track for track in store.tracks["track_id"] if track not in predicted]
-        reference = fit_reference(store, learned, floor_db)
+        ids, predicted = store.tracks["track_id"], chunks["track_id"]
+        used = ~ids.isin(predicted) if learned is None else ids.isin(learned["track_id"])
+        reference = fit_reference(store, ids[used].tolist(), floor_db)
     return Bundle(
-        network=load_network(run_dir / "model.keras"), genres=genres,
+        network=network, genres=genres,
         mel=replace(mel, hop_length=round(mel.sample_rate / made["frames_per_second"])),  # ready-made: coarser
         chunk=ChunkSpec(seconds=choices["chunk_seconds"], overlap=choices["overlap"]),
         scaling=metrics["training"]["scaling"], temperature=_valid_temperature(chunks, genres), reference=reference,
@@ -304,7 +330,7 @@ def push_to_hub(name: str, bundle: Bundle, private: bool | None = None) -> str:
     from huggingface_hub import HfApi
 
     hub = HfApi()
-    with TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         save_bundle(folder, bundle)
         hub.create_repo(name, private=private, exist_ok=True)
         return hub.upload_folder(repo_id=name, folder_path=folder, commit_message="Save a bundle").commit_url

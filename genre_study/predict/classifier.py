@@ -6,7 +6,6 @@
 __all__ = ['GenreClassifier', 'check_paths']
 
 # %% ../../nbs/predict/classifier.ipynb #5c1a0003
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,24 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_is_fitted
 
 from ..chunk import ChunkSpec, chunk_table
+from ..core.files import scratch_folder
+from ..core.names import name_key, tidy_name
 from ..model import build_network
 from .bundle import Bundle
 from .song import predict_song
+from ..split import artist_groups
 from ..store import build_store
 from ..train import TrainSpec, train
 
 # %% ../../nbs/predict/classifier.ipynb #5c1a0006
+def _names(classes):
+    """Return the names of genres that stand for classes, in their order; numbers sort differently from their names."""
+    names = [tidy_name(str(label)) for label in classes]
+    if len(set(map(name_key, names))) < len(names):
+        raise ValueError(f"y has genres that differ in spelling only: {names}; spell each in one way")
+    return names
+
+
 class GenreClassifier(ClassifierMixin, BaseEstimator):
     """Classify audio files by genre, as an estimator of scikit-learn.
 
@@ -86,24 +96,24 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X and y differ in length, or a file can't be read.
+            If X and y differ in length, two genres differ in spelling only, or a file can't be read.
         """
         paths, labels = check_paths(X), np.asarray(y)
         if len(paths) != len(labels):
             raise ValueError(f"X has {len(paths)} paths and y {len(labels)} genres; expected one genre for each path")
         self.classes_, numbers = np.unique(labels, return_inverse=True)
-        names = [str(name) for name in self.classes_]
+        names = _names(self.classes_)
         tracks = pd.DataFrame({"track_id": [f"{number:06}" for number in range(len(paths))], "path": paths,
                                "genre": [names[number] for number in numbers],
                                "artist": None if artists is None else list(artists)})
-        with tempfile.TemporaryDirectory() as folder:
-            store = build_store(tracks, Path(folder) / "store", progress=False)
+        with scratch_folder() as folder:
+            store = build_store(tracks, folder / "store", progress=False)
             if len(store.problems):
                 problem = store.problems.iloc[0].to_dict()
                 raise ValueError(f"{len(store.problems)} of {len(paths)} files can't be read, {problem} first")
             n_folds = max(2, min(round(1 / self.valid_share), np.bincount(numbers).min()))
             folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=self.seed)
-            groups = store.tracks["track_id"] if artists is None else store.tracks["artist"]
+            groups = store.tracks["track_id"] if artists is None else artist_groups(store.tracks)[0]
             _, valid = next(folds.split(paths, store.tracks["genre"], groups))
             sides = np.where(np.isin(np.arange(len(paths)), valid), "valid", "train")
             spec = ChunkSpec(self.chunk_seconds)
@@ -112,7 +122,7 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
             network = build_network(self.network, shape, len(names), seed=self.seed)
             train(network, store, chunks, TrainSpec(epochs=self.epochs, batch_size=self.batch_size, seed=self.seed,
                                                     learning_rate=self.learning_rate), progress=False)
-        self.bundle_ = Bundle(network, names, store.spec, spec)
+        self.bundle_ = Bundle(network, network.genres, store.spec, spec)
         return self
 
     def predict_proba(self, X) -> np.ndarray:
@@ -129,7 +139,7 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         vectors = [predict_song(path, self.bundle_).vector for path in check_paths(X)]
-        rows = [[vector[name] for name in self.bundle_.genres] for vector in vectors]
+        rows = [[vector[name] for name in _names(self.classes_)] for vector in vectors]
         return np.array(rows).reshape(-1, len(self.classes_))
 
     def predict(self, X) -> np.ndarray:

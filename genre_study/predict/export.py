@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import replace
 from fractions import Fraction
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.files import whole_file
+from ..core.files import scratch_folder, whole_file
 from ..core.paths import user_path
 from ..mel import SILENCE_DB
 from .bundle import ONE_THREAD, open_bundle
@@ -229,10 +228,10 @@ def _for_older_keras(part):
 
 def _save(model, file):
     """Write a model as a .keras file that older versions of Keras open."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         with ONE_THREAD:
-            model.save(f"{folder}/model.keras")
-        with zipfile.ZipFile(f"{folder}/model.keras") as saved, zipfile.ZipFile(file, "w") as portable:
+            model.save(folder / "model.keras")
+        with zipfile.ZipFile(folder / "model.keras") as saved, zipfile.ZipFile(file, "w") as portable:
             for name in saved.namelist():
                 content = saved.read(name)
                 if name == "config.json":
@@ -305,8 +304,7 @@ def export_waveform_model(bundle, file: str | Path, progress: bool = True) -> "k
             print(f"{file.name}: {what} ...", file=sys.stderr, flush=True)
 
     say("building the graph")
-    with tempfile.TemporaryDirectory() as folder, whole_file(file) as draft:
-        folder = Path(folder)
+    with scratch_folder() as folder, whole_file(file) as draft:
         saved = draft if file.suffix == ".keras" else folder / "model.keras"
         _save(waveform_model(bundle), saved)
         model = load_network(saved)

@@ -175,7 +175,11 @@ class Recording:
         self._n_most = math.inf if first_s is None else max(1, round(first_s * wanted_rate))
         self._power_of_sum = self._sum_of_powers = 0.0
         if isinstance(source, tuple) and len(source) == 2:
-            source, sample_rate = source
+            source, rate = source
+            if sample_rate not in (None, rate):
+                raise ValueError(f"sample_rate is {sample_rate!r}, and {rate!r} beside the array; expected one rate: "
+                                 "leave sample_rate out")
+            sample_rate = rate
         if isinstance(source, (list, np.ndarray)):
             self.name, self._blocks = "array", _array_blocks(source, sample_rate, wanted_rate, self._mix)
             return

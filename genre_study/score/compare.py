@@ -183,7 +183,7 @@ def read_songs(run, side: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame
     ValueError
         If the run has no songs of that side.
     """
-    files = [Path(run) / name for name in ("songs.parquet", "metrics.json")]
+    files = [user_path(run) / name for name in ("songs.parquet", "metrics.json")]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise FileNotFoundError(f"{str(run)!r} has no {' and no '.join(missing)}; expected the folder of a finished "

@@ -10,13 +10,13 @@ import hashlib
 import io
 import json
 import wave
-from pathlib import Path
 
 import pandas as pd
 
 from ..core.content import hash_file
 from ..core.extras import need_extra
 from ..core.files import whole_file, write_whole
+from ..core.paths import user_path
 from .song import check_request, compose
 from .sound import SAMPLE_RATE, render_song
 from .styles import GENRES
@@ -144,7 +144,7 @@ def render_minicorpus(folder, tracks_per_genre, seconds=30.0, seed=0, progress=F
     """
     check_request(seconds, seed, tracks_per_genre=tracks_per_genre)
     need_extra("the synthetic corpus", "study", "pretty_midi", "symusic")
-    folder = Path(folder)
+    folder = user_path(folder)
     note = _claim_folder(folder, seconds, seed, tracks_per_genre)
     tracks = _render_tracks(folder, note, tracks_per_genre, progress)
     write_whole(folder / "tracks.csv", tracks.drop(columns="index").to_csv(index=False))
