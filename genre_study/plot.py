@@ -198,7 +198,8 @@ def plot_shares(percent, rows, columns, texts=None, label: str = "per cent",
                          f"{np.nanmin(percent)} to {np.nanmax(percent)}; expected a share from 0 to 100 for each")
     texts = np.char.mod("%.0f", percent) if texts is None else np.asarray(texts)
     rows, columns = ([plain_label(name) for name in names] for names in (rows, columns))
-    figure, ax = _axes(ax, 2.6 + 0.45 * len(columns), 1.6 + 0.45 * len(rows))
+    side = max(0.45, 0.1 * max(len(line) for text in texts.flat for line in str(text).split("\n")))  # inches of a cell
+    figure, ax = _axes(ax, 2.6 + side * len(columns), 1.6 + side * len(rows))
     look = {"annot": texts, "fmt": "", "square": True, "linewidths": 0.6, "linecolor": "#dddddd", "cmap": LIGHT_TO_DARK}
     bar = {"label": label, "shrink": 0.8, "ticks": [0, 50, 100]}
     sns.heatmap(percent, vmin=0, vmax=100, xticklabels=columns, yticklabels=rows, cbar_kws=bar, ax=ax, **look)
@@ -518,7 +519,7 @@ def plot_timeline(predictions: pd.DataFrame, genres, seconds: float = 3.0,
     return figure
 
 # %% ../nbs/10_plot.ipynb #f21df8c2
-def save_figure(figure: "matplotlib.figure.Figure", folder, name: str, formats=("png", "svg")) -> list[Path]:
+def save_figure(figure: "matplotlib.figure.Figure", folder, name: str, formats=tuple(FORMATS)) -> list[Path]:
     """Save a figure.
 
     Parameters
@@ -529,6 +530,7 @@ def save_figure(figure: "matplotlib.figure.Figure", folder, name: str, formats=(
     name : str
         File name without extension: letters, digits, '-' and '_'.
     formats : sequence of {"png", "svg", "pdf"}
+        By default all three.
 
     Returns
     -------

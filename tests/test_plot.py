@@ -1,5 +1,7 @@
 """Pictures hold the numbers they were given, survive odd input, and are the same file every time."""
 
+import json
+import re
 import subprocess
 import sys
 import warnings
@@ -119,6 +121,10 @@ def test_cells_of_a_map_may_hold_intervals():
     texts = [["60\n52-68", "71\n63-79"]]
     figure = plot.plot_shares([[60.0, 71.0]], ["a"], ["b", "c"], texts)
     assert [text.get_text() for text in figure.axes[0].texts] == texts[0]
+    figure = plot.plot_shares([[60.0, 71.0, 66.0]] * 3, list("abc"), list("def"), [["60\n52 to 68"] * 3] * 3)
+    figure.draw_without_rendering()
+    cell = figure.axes[0].get_window_extent().width / 3
+    assert max(text.get_window_extent().width for text in figure.axes[0].texts) < cell, "each text is inside its cell"
     with pytest.raises(ValueError, match="from 0 to 100"):
         plot.plot_shares([[0.6, 120]], ["a"], ["b", "c"])
 
@@ -202,6 +208,28 @@ plot.save_figure(spectrogram, sys.argv[1], "spectrogram", every)
         assert len(content) < 150_000 and str(tmp_path).encode() not in content
         assert b"<dc:date>" not in content and b"CreationDate" not in content
         assert not name.endswith("pdf") or b"/FontFile2" in content  # the font is in the file
+
+
+def test_a_figure_is_saved_for_screens_pages_and_papers(tmp_path):
+    png, svg, pdf = plot.save_figure(plot.plot_curves(HISTORY), tmp_path, "curves")
+    assert [png.name, svg.name, pdf.name] == ["curves.png", "curves.svg", "curves.pdf"]
+    content = pdf.read_bytes()
+    assert content.startswith(b"%PDF") and b"/FontFile2" in content and b"/Type3" not in content, "the font itself"
+
+
+def test_pictures_of_notebooks_follow_the_house(root):
+    """One function draws spectrograms, a legend stands outside the axes, and no class is told by a colour alone."""
+    wrong = []
+    for path in sorted((root / "nbs").rglob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            code = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
+            wrong += [(path.stem, line) for line in code.splitlines()
+                      if re.search(r"imshow\(|tab:|cmap=\"Blues|(?<!figure)(?<!fig)\.legend\(", line)]
+            if code.count(".legend(") > code.count('loc="outside'):
+                wrong.append((path.stem, "a legend inside the axes"))
+            if "specshow(" in code and path.stem != "10_plot":
+                wrong.append((path.stem, "a spectrogram that plot_spectrogram should draw"))
+    assert not wrong
 
 
 def test_save_figure_refuses_odd_names(tmp_path):

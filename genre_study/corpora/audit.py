@@ -348,8 +348,9 @@ def _cells_of(source, track_id):
 def _draw_cells(axis, cells, start_s):
     """Draw a fingerprint in shades of grey."""
     limit = 2 * float(np.abs(cells.astype(np.float32)).mean()) + 1e-9
-    axis.imshow(cells.T.astype(np.float32), origin="lower", aspect="auto", cmap=LIGHT_TO_DARK, vmin=-limit, vmax=limit,
-                extent=(start_s, start_s + len(cells) / CELLS_PER_SECOND, 0.5, N_BANDS - 0.5), interpolation="nearest")
+    seconds = start_s + np.arange(len(cells) + 1) / CELLS_PER_SECOND
+    look = {"cmap": LIGHT_TO_DARK, "vmin": -limit, "vmax": limit, "rasterized": True}
+    axis.pcolormesh(seconds, np.arange(cells.shape[1] + 1) + 0.5, cells.T.astype(np.float32), **look)
 
 
 def _score_at_each_shift(pair):
