@@ -232,6 +232,22 @@ def test_wide_output_scrolls_inside(site, browser, pixels):
 
 
 @needs_chromium
+def test_tables_of_a_runs_page_keep_their_words_whole(browser, tmp_path):
+    """On a phone a table of seven columns scrolls inside; its words and numbers are not broken."""
+    from genre_study.grid.page import write_page
+
+    names = "".join(f"<th>{name}</th>" for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"))
+    table = f"<table class='dataframe'><tr>{names}</tr><tr>{'<td>0.3632</td>' * 6}</tr></table>"
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"text/html": table})])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "run.ipynb")
+    look(browser, write_page(tmp_path / "run.ipynb"), 390)
+    width, highest = browser.execute_script(
+        "return [document.documentElement.scrollWidth, "
+        "Math.max(...[...document.querySelectorAll('th, td')].map(cell => cell.getBoundingClientRect().height))]")
+    assert width <= 390 and 0 < highest < 40
+
+
+@needs_chromium
 def test_a_script_that_got_into_a_page_does_not_run(site, browser):
     page = site[0] / TRIED
     text = page.read_text().replace("Content-Security-Policy", "None")
