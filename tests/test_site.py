@@ -238,13 +238,17 @@ def test_tables_of_a_runs_page_keep_their_words_whole(browser, tmp_path):
 
     names = "".join(f"<th>{name}</th>" for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"))
     table = f"<table class='dataframe'><tr>{names}</tr><tr>{'<td>0.3632</td>' * 6}</tr></table>"
+    table += f"<table id='long'><tr><th>flags</th><td>--{'xla_cpu_' * 9}</td></tr></table>"
     cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"text/html": table})])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "run.ipynb")
     look(browser, write_page(tmp_path / "run.ipynb"), 390)
     width, highest = browser.execute_script(
         "return [document.documentElement.scrollWidth, "
-        "Math.max(...[...document.querySelectorAll('th, td')].map(cell => cell.getBoundingClientRect().height))]")
+        "Math.max(...[...document.querySelectorAll('.dataframe :is(th, td)')].map("
+        "cell => cell.getBoundingClientRect().height))]")
     assert width <= 390 and 0 < highest < 40
+    long = browser.execute_script("return document.querySelector('#long td').getBoundingClientRect().right")
+    assert long < 390, "a word that is longer than the page is broken"
 
 
 @needs_chromium

@@ -19,7 +19,8 @@ body { max-width: 52rem; margin: auto; padding: 1rem; font: 1rem/1.5 system-ui, 
 h1, h2, h3 { line-height: 1.2 } a.anchor-link { display: none }
 img { max-width: 100%; height: auto; background: white } pre, code { font-size: 0.85rem } pre { overflow-x: auto }
 .output_html { overflow-x: auto } audio { display: block; width: 100%; max-width: 24rem } figure { margin: 0.6rem 0 }
-table { border-collapse: collapse; font-size: 0.9rem } th, td { padding: 0.2rem 0.6rem; text-align: right; overflow-wrap: normal }
+table { border-collapse: collapse; font-size: 0.9rem }
+th, td { padding: 0.2rem 0.5rem; text-align: right; max-width: 11rem; overflow-wrap: break-word }
 summary { cursor: pointer } details > table { margin-top: 0.6rem }
 table.dataframe, .dataframe th, .dataframe td { border: 0 }
 tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 20%, transparent) }
