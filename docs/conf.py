@@ -227,7 +227,7 @@ def open_report(notebook, card):
         if cell.cell_type == "code":
             cell.metadata.setdefault("tags", []).append("hide-input")
     head = f"# {card['title']}\n\n{PAGES.get_template('card.html').render(card=card)}\n"
-    asked = r"\*\*What this answers:\*\*.*?(\n\n|\Z)"
+    asked = r"\A\s*(?:>[^\n]*(?:\n|\Z))+|\*\*What this answers:\*\*.*?(?:\n\n|\Z)"
     notebook.cells[0].source = head + re.sub(asked, "", notebook.cells[0].source.partition("\n")[2], flags=re.S)
 
 

@@ -260,7 +260,7 @@ ODD = ["Hits 4 $_$", "R&B $^$", "$\\frac$ off", "クラシック"]
 def test_names_are_never_formulas_and_missing_letters_warn_once(picture, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph")
-        _, svg = plot.save_figure(picture(), tmp_path, "odd")
+        _, svg, _ = plot.save_figure(picture(), tmp_path, "odd")
     assert all(f"<!-- {name} -->" in svg.read_text(encoding="utf-8") for name in ["Hits 4 $_$", "$\\frac$ off"])
 
 

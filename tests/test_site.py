@@ -48,7 +48,7 @@ def write_report(folder, answer="It is {song.accuracy:.0%}: {note}", outputs=(),
     card = {"title": "Tried out", "question": "Does it hold?", "answer": answer, "measured_on": ATTACK, "order": 99,
             **card}
     (folder / "report.yaml").write_text(json.dumps(card))
-    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\nA [file](metrics.json#note), a [folder](../../tests), "
+    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\n> Does it hold,\n> or not?\n\nA [file](metrics.json#note), a [folder](../../tests), "
                                            "$x^2$\n\n"
                                           "A [study](../../nbs/studies/audit.ipynb)"),
              nbformat.v4.new_code_cell("#| hide\nhidden_from_readers = 1"),
@@ -123,6 +123,7 @@ def test_card_escapes_what_metrics_say(site, pages):
 def test_names_lead_to_their_description_with_types_and_source(site, pages):
     tried = pages[site[0] / TRIED]
     assert 'href="../../docs/api/genre_study.grid.grid.html#genre_study.grid.grid.run_grid"' in tried
+    assert "or not?" not in tried, "the card asks the question"
     assert "hidden_from_readers" not in tried and "<math" in tried and "metrics.json" in tried
     assert 'href="../audit/audit.html"' in tried, "a study that was not executed here: its report is shown"
     described = pages[site[0] / "docs/api/genre_study.grid.grid.html"]
