@@ -48,9 +48,9 @@ def write_report(folder, answer="It is {song.accuracy:.0%}: {note}", outputs=(),
     card = {"title": "Tried out", "question": "Does it hold?", "answer": answer, "measured_on": ATTACK, "order": 99,
             **card}
     (folder / "report.yaml").write_text(json.dumps(card))
-    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\n> Does it hold,\n> or not?\n\nA [file](metrics.json#note), a [folder](../../tests), "
-                                           "$x^2$\n\n"
-                                          "A [study](../../nbs/studies/audit.ipynb)"),
+    cells = [nbformat.v4.new_markdown_cell("# Tried out\n\n> Does it hold,\n> or not?\n\n"
+                                           "A [file](metrics.json#note), a [folder](../../tests), $x^2$\n\n"
+                                           "A [study](../../nbs/studies/audit.ipynb)"),
              nbformat.v4.new_code_cell("#| hide\nhidden_from_readers = 1"),
              nbformat.v4.new_code_cell("run_grid(" + "x" * 300 + ")", outputs=list(outputs))]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{folder.name}.ipynb")
