@@ -121,7 +121,8 @@ def test_cells_of_a_map_may_hold_intervals():
     texts = [["60\n52-68", "71\n63-79"]]
     figure = plot.plot_shares([[60.0, 71.0]], ["a"], ["b", "c"], texts)
     assert [text.get_text() for text in figure.axes[0].texts] == texts[0]
-    figure = plot.plot_shares([[60.0] * 6] * 4, list("abcd"), list("efghij"), [["60\n52 to 68"] * 6] * 4)
+    figure = plot.plot_shares([[60.0] * 6] * 4, [f"chunk_seconds {n}.0" for n in range(4)], list("efghij"),
+                              [["60\n52 to 68"] * 6] * 4)
     figure.draw_without_rendering()
     cell = figure.axes[0].get_window_extent().width / 6
     assert max(text.get_window_extent().width for text in figure.axes[0].texts) < cell, "each text is inside its cell"
