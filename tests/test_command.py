@@ -106,7 +106,7 @@ def test_serve_without_gradio_says_what_to_install(place, monkeypatch, capsys):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
     assert main(["serve", "--model", str(place / "bundle")]) == 1
-    assert "pip install 'genre_study[app]'" in capsys.readouterr().err
+    assert 'pip install "genre_study[app]"' in capsys.readouterr().err
 
 
 @pytest.mark.torture

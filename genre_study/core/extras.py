@@ -31,8 +31,8 @@ def need_extra(what, extra, *modules):
     >>> need_extra("a sum", "study", "math", "no_such_module")
     Traceback (most recent call last):
     ...
-    ModuleNotFoundError: a sum needs no_such_module: pip install 'genre_study[study]'
+    ModuleNotFoundError: a sum needs no_such_module: pip install "genre_study[study]"
     """
     missing = [name for name in modules if util.find_spec(name) is None]
-    if missing:
-        raise ModuleNotFoundError(f"{what} needs {', '.join(missing)}: pip install 'genre_study[{extra}]'")
+    if missing:  # double quotes: the console of Windows knows no others
+        raise ModuleNotFoundError(f'{what} needs {", ".join(missing)}: pip install "genre_study[{extra}]"')

@@ -78,7 +78,7 @@ def _download(progress):
             warnings.simplefilter("ignore")  # tqdm warns if a notebook has no widgets
             from huggingface_hub import get_hf_file_metadata, hf_hub_url
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a download needs huggingface_hub: pip install 'genre_study[hub]', or give an "
+        raise ModuleNotFoundError('a download needs huggingface_hub: pip install "genre_study[hub]", or give an '
                                   "archive that you have") from error
     folder, copy = _cached()
     if copy:
