@@ -296,7 +296,8 @@ def _add_ablate(commands):
     """Add the options of `genre-study ablate`."""
     ablate = commands.add_parser("ablate", help="try values of a parameter of the study",
                                  description="Run the study with several values of a parameter and several seeds, and "
-                                             "compare them. The same command continues.")
+                                             "compare them. The same command continues. Three values with three "
+                                             "seeds take about three minutes on two free cores.")
     ablate.add_argument("choices", nargs="+", metavar="NAME=VALUES", help="such as chunk_seconds=1.5,3,6")
     ablate.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each value (default 3)")
     ablate.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar=("NAME", "VALUE"),
