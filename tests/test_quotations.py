@@ -32,6 +32,7 @@ QUOTED = {  # document: the key of each figure, words of its sentence or row (§
     README: {
         "reports/claims/metrics.json#published_accuracy": ("of the chunks are classified correctly", ""),
         "reports/published/metrics.json#as_coded.accuracy": ("Run as published, the network does reach", "artists"),
+        "reports/published/metrics.json#as_drawn.accuracy": ("§ with the loss that its picture", "artists"),
         "reports/published/metrics.json#epochs": ("of the test chunks after § epochs", ""),
         "reports/reproduce/metrics.json#song.accuracy": ("of the 40 test songs", "songs"),
         PROTOCOLS + "n_train": ("the same number of training tracks", ""),
