@@ -202,7 +202,8 @@ def _search_sized(handle, size):
         starts.append(offset)
         length = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
         is_au = head[:4] == b".snd"  # it has the length of its header there, then that of its samples
-        offset += length + (int.from_bytes(head[8:], "big") if is_au else 8 + length % 2)
+        step = length + (int.from_bytes(head[8:], "big") if is_au else 8 + length % 2)
+        offset += step or size  # a broken AU file may say that it has no length
     return starts
 
 
