@@ -143,6 +143,12 @@ def test_arrays_of_every_kind(bundle, wave, kind):
           0.1 if kind == "uint8" else 0.02)
 
 
+def test_samples_of_unsigned_bytes_are_around_their_middle(wave):
+    """128 is silence: without that a song sits on a step."""
+    heard = np.concatenate(list(Recording((np.rint(wave * 128 + 128).clip(0, 255).astype("uint8"), SAMPLE_RATE))))
+    np.testing.assert_allclose(heard, wave, atol=0.01)
+
+
 def test_missing_file(bundle, tmp_path):
     with pytest.raises(AudioError, match="cannot be opened"):
         predict_song(tmp_path / "nothing.wav", bundle)

@@ -80,7 +80,8 @@ def job(argument):
     figure.subplots().plot([1, argument["version"]])
     facts = SimpleNamespace(top=[("jazz", 1.0)], reasons=[], plot=lambda: figure)
     song.predict_song, bundle.open_bundle, command._load_keras = (lambda *_: facts), (lambda *_: None), (lambda: None)
-    assert command.main(["predict", "song.wav", "--timeline", argument["folder"] + "/song.png"]) == 0
+    if command.main(["predict", "song.wav", "--timeline", argument["folder"] + "/song.png"]):
+        raise OSError("it was said on standard error")
 """
 
 PAGE = """
@@ -104,7 +105,8 @@ def execute(source, target, parameters, **rest):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), target)
 papermill.execute_notebook = execute
 def job(argument):
-    assert command.main(["reproduce", "--out", argument["folder"] + "/run"]) == 0
+    if command.main(["reproduce", "--out", argument["folder"] + "/run"]):
+        raise OSError("it was said on standard error")
 """
 
 RUN = """
@@ -348,6 +350,7 @@ def content(file):
 
 
 def visible(folder):
-    """Return what the files of a folder hold that a reader sees; hidden ones are drafts."""
+    """Return what the files of a folder hold that a reader sees, not drafts (hidden) nor parts of a download."""
     return {str(file.relative_to(folder)): content(file) for file in sorted(Path(folder).rglob("*"))
-            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)}
+            if file.is_file() and file.suffix != ".part"
+            and not any(part.startswith(".") for part in file.relative_to(folder).parts)}
