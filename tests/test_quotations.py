@@ -56,11 +56,18 @@ QUOTED = {  # document: the key of each figure, words of its sentence or row (§
         HORSE + "changes.nothing_above_4_kHz.plain.lost": ("networks that never heard any lose §", "artists"),
         "reports/mel999-filtered-fourteen/metrics.json#song.accuracy": ("The 14-layer network as published", "artists"),
         "reports/pretraining/metrics.json#test.accuracy": ("trained on other music before", "artists"),
-        SPEED + "aims.train_fastest.reached": ("training the 14-layer network, against the fastest peer", ""),
-        SPEED + "aims.train_jax.reached": ("against Keras on JAX with default settings", ""),
-        SPEED + "aims.infer_256.reached": ("predicting, batches of 256, against the fastest peer", ""),
-        SPEED + "aims.mel_librosa.reached": ("against librosa on the whole track", ""),
-        SPEED + "aims.mel_study.reached": ("against the published way, chunk by chunk", ""),
+        SPEED + "amd_epyc_avx2.aims.train_fastest.reached": ("training, against the fastest peer | § | |", ""),
+        SPEED + "amd_epyc_avx512f.aims.train_fastest.reached": ("training, against the fastest peer | | § |", ""),
+        SPEED + "amd_epyc_avx2.aims.epoch_fastest.reached": ("an epoch, against the fastest peer | § | |", ""),
+        SPEED + "amd_epyc_avx512f.aims.epoch_fastest.reached": ("an epoch, against the fastest peer | | § |", ""),
+        SPEED + "amd_epyc_avx2.aims.train_jax.reached": ("training, against Keras on JAX as it comes | § | |", ""),
+        SPEED + "amd_epyc_avx512f.aims.train_jax.reached": ("training, against Keras on JAX as it comes | | § |", ""),
+        SPEED + "amd_epyc_avx2.aims.infer_256.reached": ("prediction, against the fastest peer | § | |", ""),
+        SPEED + "amd_epyc_avx512f.aims.infer_256.reached": ("prediction, against the fastest peer | | § |", ""),
+        SPEED + "amd_epyc_avx2.aims.mel_librosa.reached": ("against librosa on the whole track | § | |", ""),
+        SPEED + "amd_epyc_avx512f.aims.mel_librosa.reached": ("against librosa on the whole track | | § |", ""),
+        SPEED + "amd_epyc_avx2.aims.mel_study.reached": ("the published way, chunk by chunk (aim: 12) | § | |", ""),
+        SPEED + "amd_epyc_avx512f.aims.mel_study.reached": ("the published way, chunk by chunk (aim: 12) | | § |", ""),
         "reports/speed/reproduce_seconds.json#total_s": ("typed in a fresh clone, took §", ""),
         "reports/speed/reproduce_seconds.json#job_s": ("the study itself took §", ""),
     },
@@ -167,7 +174,7 @@ def counted():
     synthetic = pd.read_parquet(reports / "reproduce" / "songs.parquet")
     claims = json.loads((reports / "claims" / "metrics.json").read_text())
     cost = json.loads((reports / "accuracy" / "metrics.json").read_text())["cost"]
-    aims = json.loads((reports / "speed" / "metrics.json").read_text())["aims"]
+    aims = json.loads((reports / "speed" / "metrics.json").read_text())["amd_epyc_avx2"]["aims"]
     n_layers = 1 + 2 * len(inspect.signature(fourteen_layer_cnn).parameters["filters"].default) + 3
     spec, n_chunks = ChunkSpec(), sum(1 for k in range(1000) if 1.5 * k + 3 <= 30.05)
     chunk_s, rate = bundle["chunk"]["seconds"], bundle["mel"]["sample_rate"] / bundle["mel"]["hop_length"]

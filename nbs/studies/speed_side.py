@@ -11,12 +11,14 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 SIDE, FOLDER, UNDISTURBED = sys.argv[1], Path(sys.argv[2]), "undisturbed" in sys.argv[3:]
 BATCH = 64  # chunks in a training step
+KEPT = ExitStack()  # what stays in force until this process ends
 
 
 # From a file of audio to log-mel.
@@ -119,7 +121,9 @@ def data():
 def keras_side(kind):
     "The saved network in Keras: as it comes, or as its fast twin."
     if kind == "ours":
-        import genre_study  # noqa: F401  (its settings are chosen before Keras is imported)
+        from genre_study.network.backend import memory_kept  # before Keras: this chooses the settings
+
+        KEPT.enter_context(memory_kept())  # as train and predict_chunks do
     import keras
 
     chunks, labels = data()
