@@ -134,12 +134,12 @@ def architecture(model):
     Parameters
     ----------
     model : keras.Model
-        The network.
+        Of another object that can predict, only the class is known.
 
     Returns
     -------
     str
-        JSON, equal for two networks of the same layers.
+        Equal for two networks of the same layers; JSON.
 
     Examples
     --------
@@ -148,9 +148,11 @@ def architecture(model):
     >>> architecture(one) == architecture(same), architecture(one) == architecture(other)
     (True, False)
     """
+    if not hasattr(model, "to_json"):  # whatever else can predict
+        return type(model).__qualname__
     config = json.loads(model.to_json())["config"]
     text = json.dumps(config, sort_keys=True)
-    names = [model.name, *(layer["config"]["name"] for layer in config["layers"])]
+    names = [model.name, *(layer["config"]["name"] for layer in config.get("layers", []))]
     for place, name in enumerate(names):  # Keras numbers names through the whole process
         text = text.replace(f'"{name}"', f'"{place}"')
     return text
