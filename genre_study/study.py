@@ -352,9 +352,9 @@ def _imported_store(settings, file):
     _refuse_others(settings, MelSpec(n_mels=n_mels), settings.frames_per_second or MelSpec().frames_per_second)
     facts = gtzan_tracks()
     tracks = facts[facts.track_id.isin(ids)] if set(ids) <= set(facts.track_id) else None
-    if tracks is not None and len(ids) == 999 and hash_file(file) != MEL999_SHA256:
-        warnings.warn(f"{file} has GTZAN's 999 tracks but is not the mel999.npz of the reports (sha256 "
-                      f"{hash_file(file)}, expected {MEL999_SHA256}): accuracies need not be theirs", stacklevel=2)
+    if tracks is not None and len(ids) == 999 and (found := hash_file(file)) != MEL999_SHA256:
+        warnings.warn(f"{file} has GTZAN's 999 tracks but is not the mel999.npz of the reports (sha256 {found}, "
+                      f"expected {MEL999_SHA256}): accuracies need not be theirs", stacklevel=2)
     folder = _store_folder(settings, file.stem, str(file.resolve()), n_mels, settings.frames_per_second,
                            *([settings.db_range] if settings.db_range else ()))
     return import_spectrograms(file, folder, tracks=tracks, frames_per_second=settings.frames_per_second or None,
@@ -438,12 +438,12 @@ def sides_of_tracks(store, chunks: pd.DataFrame) -> pd.DataFrame:
     return sides.assign(content=[content(track_id) for track_id in sides["track_id"]])
 
 
-def _warn_of_copies(store, chunks, protocol):
+def _warn_of_copies(store, chunks):
     """Warn of tracks that hold the same frames under several names and lie on several sides."""
     sides = sides_of_tracks(store, chunks)
     apart = [first_few(some.track_id, 3) for content, some in sides.groupby("content")
              if content and len(set(some.track_id)) > 1 and len(set(some["split"])) > 1]
-    if apart and protocol not in LEAKY_PROTOCOLS:
+    if apart:
         warnings.warn(f"{len(apart)} recordings lie on two sides of the split, under several names: "
                       f"{first_few(apart, 3)}; pass the pairs as replicas, or remove the copies", stacklevel=3)
 
@@ -473,7 +473,8 @@ def deal(store, settings: StudySettings, replicas: pd.DataFrame | None = None) -
     chunks = split_chunks(chunk_table(tracks, settings.chunk_spec, store.frames_per_second), tracks, seed=settings.seed,
                           shares=shares, protocol=settings.protocol)
     check_split(tracks, chunks, protocol=settings.protocol, allow_leakage=settings.allow_leakage, replicas=replicas)
-    _warn_of_copies(store, chunks, settings.protocol)
+    if settings.protocol not in LEAKY_PROTOCOLS:
+        _warn_of_copies(store, chunks)
     if settings.protocol == "published":
         chunks = pd.concat([chunks, chunks[chunks.split == "test"].assign(split="valid")], ignore_index=True)
     return tracks, chunks
