@@ -201,20 +201,20 @@ _STUDY = ("filelock", "ipykernel", "matplotlib", "nbconvert", "papermill", "pret
 def _reproduce(options):
     """Run the study into a folder of its own."""
     need_extra("genre-study reproduce", "study", *_STUDY)
-    import papermill
+    from papermill import PapermillExecutionError
 
-    from genre_study.grid.page import last_line, write_page
+    from genre_study.grid.page import execute_notebook, last_line, write_page
     from genre_study.score.compare import format_table, run_table
 
     folder = user_path(options.out or f"runs/reproduce-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {name: _value(text) for name, text in options.parameters} | {"run_dir": str(folder)}
     notebook = folder / "reproduce.ipynb"
-    escaped = str(notebook).replace("{", "{{").replace("}", "}}")  # papermill fills parameters into braces
     try:
-        papermill.execute_notebook(study_file("reproduce.ipynb"), escaped, parameters, progress_bar=sys.stderr.isatty())
-    except papermill.PapermillExecutionError as error:
-        raise ValueError(f"{error.ename}: {error.evalue} (in full in {notebook})") from error
+        execute_notebook(study_file("reproduce.ipynb"), notebook, parameters, progress_bar=sys.stderr.isatty())
+    except PapermillExecutionError as error:
+        failed = notebook.with_name("reproduce.failed.ipynb")
+        raise ValueError(f"{error.ename}: {error.evalue} (in full in {failed})") from error
     if options.format:
         print(format_table(run_table(folder), options.format))
     print(f"{last_line(notebook) or 'The report'}: {write_page(notebook)}",

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -22,6 +23,7 @@ STORE, CORPORA = "test_faults.py::test_faults_of_a_store", "test_faults_corpora.
 PAGE, MEMORY = "../nbs/predict/page.ipynb::_sweep(", "in memory"  # uploads, which are deleted
 COVERED = {
     "command._predict_files": "timeline", "command._reproduce": "reproduce",
+    "grid.page.execute_notebook": "reproduce",
     "core.archive._put": CORPORA, "core.archive.unpack": CORPORA, "core.archive.whole_folder": CORPORA,
     "core.audio._opened": "open file", "core.audio._ffmpeg": "open file", "core.audio._sounds": "open file",
     "core.files.whole_file": "figure", "core.files.write_whole": "page", "core.files.scratch_folder": "classifier",
@@ -29,7 +31,7 @@ COVERED = {
     "corpora.audit._CellFile.__init__": "audit", "corpora.gtzan._download": "download",
     "corpora.gtzan._resume": "download", "corpora.gtzan.fetch_gtzan": "gtzan",
     "grid.grid._report": "grid", "grid.grid._surveyed": "grid", "grid.grid.run_grid": "grid",
-    "grid.page.write_page": "page", "grid.runner._execute": "grid", "grid.runner._locked": "grid",
+    "grid.page.write_page": "page", "grid.runner._locked": "grid",
     "grid.runner._prepare": "grid", "grid.runner._run_in_process": "grid", "grid.runner._work": "grid",
     "grid.runner.do_run": "grid", "network.backend._use_cache": "compiled",
     "network.checkpoint.checkpoint_file": "train", "network.checkpoint.save_checkpoint": "checkpoint",
@@ -185,11 +187,20 @@ def test_every_writer_is_covered():
 
 def test_what_a_reader_sees_is_told_from_drafts(tmp_path):
     """Hidden files don't count; two archives that differ in their dates only are the same, in their weights not."""
+    import h5py
+
     (tmp_path / ".draft").write_text("half")
     assert visible(tmp_path) == {}
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
     np.savez(tmp_path / "b.npz", x=np.ones(3))
     assert content(tmp_path / "a.npz") != content(tmp_path / "b.npz")
+    for name, weights in (("a", np.zeros(3)), ("b", np.ones(3)), ("c", np.zeros(3))):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("layers/x", data=weights, track_times=name == "c")
+        with zipfile.ZipFile(tmp_path / f"{name}.keras", "w") as archive:
+            archive.write(tmp_path / f"{name}.h5", "model.weights.h5")
+    assert content(tmp_path / "a.keras") != content(tmp_path / "b.keras")
+    assert content(tmp_path / "a.keras") == content(tmp_path / "c.keras")
 
 
 @pytest.mark.parametrize("name", ["figure", "folder csv", "checkpoint"])

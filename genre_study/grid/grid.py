@@ -22,7 +22,7 @@ import pandas as pd
 from ..core.files import write_whole
 from ..core.paths import user_path
 from .expand import expand_grid, flatten_parameters, read_grid, read_study
-from .page import write_page
+from .page import execute_notebook, write_page
 from .results import compare_levels
 from .runner import Run, do_run
 
@@ -286,7 +286,9 @@ def ablate(choices, study, out, seeds=3, base=None, workers=None, report=None, p
     Raises
     ------
     ValueError, FileNotFoundError
-        As `run_grid`; or no run is finished.
+        As `run_grid`.
+    RuntimeError
+        If no run is finished.
 
     Examples
     --------
@@ -307,9 +309,9 @@ def ablate(choices, study, out, seeds=3, base=None, workers=None, report=None, p
                       "seeds": list(range(seeds))})
         expand_grid(grids[-1], study)  # whatever is wrong with one of them is said before the first run
     workers = joblib.cpu_count() if workers is None else workers
-    states = [run_grid(grid, study, out, workers=workers, progress=progress)["state"] for grid in grids]
-    if not any(state.isin(["finished", "skipped"]).any() for state in states):
-        raise ValueError(f"no run is finished; the notebooks in {out} show why")
+    runs = pd.concat([run_grid(grid, study, out, workers=workers, progress=progress) for grid in grids])
+    if not runs["state"].isin(["finished", "skipped"]).any():
+        raise RuntimeError(f"no run is finished; the first one: {runs['error'].iloc[0]} (in full in {out})")
     levels = pd.concat([compare_levels(out, grid["name"]).assign(grid=grid["name"]) for grid in grids],
                        ignore_index=True)
     return levels, None if report is None else _report(report, out)
@@ -317,12 +319,8 @@ def ablate(choices, study, out, seeds=3, base=None, workers=None, report=None, p
 
 def _report(report, out):
     """Execute the notebook that reads the runs of a folder, and make a page of it."""
-    import papermill
-
     folder = out / "report"
     folder.mkdir(exist_ok=True)
     made = folder / Path(report).name
-    papermill.execute_notebook(str(report), str(made).replace("{", "{{").replace("}", "}}"), progress_bar=False,
-                               log_output=False,
-                               parameters={"runs": str(out), "run_dir": str(folder), "grids": ""})
+    execute_notebook(report, made, {"runs": str(out), "run_dir": str(folder), "grids": ""}, progress_bar=False)
     return write_page(made)

@@ -25,6 +25,7 @@ from pathlib import Path
 from ..core.files import write_whole
 from ..core.paths import user_path
 from .expand import Study
+from .page import execute_notebook
 
 # %% ../../nbs/grid/runner.ipynb #bdc313fb
 def _read_json(path):
@@ -175,25 +176,13 @@ def _kernel_manager(lock, connection_file):
 
 # %% ../../nbs/grid/runner.ipynb #7dea8a09
 def _execute(run, lock, scratch):
-    """Execute the study with papermill, and put the executed notebook in its place when its last cell is done."""
+    """Execute the study with papermill, in a kernel that holds the lock."""
     import nbformat
-    import papermill
 
-    os.chdir(run.folder)  # papermill fills parameters into braces in a path, so it gets none
-    done, failed = Path(f"{run.study.name}.ipynb"), Path(f"{run.study.name}.failed.ipynb")
-    try:
-        made = papermill.execute_notebook(
-            nbformat.reads(run.study.text, 4), "running.ipynb", parameters={**run.given, "run_dir": run.folder},
-            kernel_name="python3", language="python", cwd=run.cwd, progress_bar=False, log_output=True,
-            kernel_manager_class=_kernel_manager(lock, scratch / "kernel.json"))
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.replace("running.ipynb", failed)
-        raise
-    made.metadata.papermill.update(input_path=done.name, output_path=done.name)
-    write_whole(done, nbformat.writes(made) + "\n")
-    for path in (Path("running.ipynb"), failed):
-        path.unlink(missing_ok=True)
+    execute_notebook(nbformat.reads(run.study.text, 4), Path(run.folder) / f"{run.study.name}.ipynb",
+                     {**run.given, "run_dir": run.folder}, kernel_name="python3", language="python", cwd=run.cwd,
+                     progress_bar=False, log_output=True,
+                     kernel_manager_class=_kernel_manager(lock, scratch / "kernel.json"))
 
 # %% ../../nbs/grid/runner.ipynb #fe1aa556
 def _explain(error):
@@ -338,7 +327,7 @@ def _prepare(run):
         for path in folder.iterdir():
             if path.name != ".lock":
                 shutil.move(path, aside / path.name)
-    names = (f"{run.study.name}.ipynb", "running.ipynb", "metrics.json")
+    names = (f"{run.study.name}.ipynb", "metrics.json")
     for leftover in [*(folder / name for name in names), *folder.glob(".*.part.*")]:
         leftover.unlink(missing_ok=True)
     about = {"key": run.key, "name": run.study.name, "study_sha256": run.study.code_sha256, "given": run.given,
