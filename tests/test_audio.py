@@ -211,6 +211,17 @@ def test_an_mp3_without_its_table_of_contents_is_read_to_its_end(tmp_path, secon
     assert abs(read_header(tmp_path / "plain.mp3").duration_s - seconds) < 0.2
 
 
+@pytest.mark.parametrize("peak", [150.0, 3000.0, 32767.0])
+def test_samples_in_another_scale_are_refused(tmp_path, peak):
+    """Floats of a file that was written from 16-bit values without a division; loud ones of a mix are music."""
+    noise = np.random.default_rng(0).uniform(-1, 1, 22050)
+    soundfile.write(tmp_path / "loud.wav", 12 * noise, 22050, subtype="FLOAT")
+    assert np.abs(load_audio(tmp_path / "loud.wav")).max() > 10
+    soundfile.write(tmp_path / "scaled.wav", np.r_[noise, peak * noise], 22050, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"expected -1 to 1\. Divide samples of 16 bits by 32768"):
+        load_audio(tmp_path / "scaled.wav")
+
+
 def test_whole_files_are_neither_joined_nor_cut(gtzan):
     """No real track is taken for several, and none for a part."""
     files = sorted((gtzan / "mini" / "genres").rglob("*.flac"))[::9]
@@ -231,6 +242,23 @@ def ffmpeg():
         subprocess.run(["ffmpeg", "-v", "error", "-nostdin", *map(str, arguments)], check=True)
 
     return convert
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "mp4", "wma", "caf", "mka", "webm", "aac", "wv"])
+@pytest.mark.parametrize("by", ["path", "bytes"])
+def test_joined_recordings_that_only_ffmpeg_reads(tmp_path, ffmpeg, suffix, by):
+    parts, codec = [(440, 2.0), (880, 1.5), (1760, 2.5)], ["-c:a", "alac"] if suffix == "caf" else []
+    content = b""
+    for number, (hz, seconds) in enumerate(parts):
+        soundfile.write(tmp_path / "part.wav", tone(hz, seconds, 44100, 1 + number % 2), 44100)
+        ffmpeg("-i", tmp_path / "part.wav", *codec, tmp_path / f"{number}.{suffix}")
+        content += (tmp_path / f"{number}.{suffix}").read_bytes()
+    (tmp_path / f"joined.{suffix}").write_bytes(content)
+    waveform = load_audio(content if by == "bytes" else tmp_path / f"joined.{suffix}")
+    assert abs(len(waveform) / 22050 - 6) < 0.3
+    assert abs(read_header(tmp_path / f"joined.{suffix}").duration_s - len(waveform) / 22050) < 0.3
+    for hz, middle_s in ((440, 1), (880, 2.75), (1760, 4.75)):
+        assert abs(pitch_hz(waveform[int((middle_s - 0.4) * 22050) : int((middle_s + 0.4) * 22050)]) - hz) < 10
 
 
 @pytest.mark.parametrize("name", ["a.m4a -c:a aac", "a.webm -c:a libopus", "a.mka -c:a flac", "a.ogg -c:a flac",

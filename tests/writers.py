@@ -8,6 +8,7 @@ import ast
 import hashlib
 import io
 import json
+import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -352,7 +353,8 @@ def content(file):
         with zipfile.ZipFile(file) as archive:
             members = {name: archive.read(name) for name in archive.namelist() if name != "metadata.json"}
         for name in members:
-            if name.endswith(".h5"):  # HDF5 puts addresses and times between the numbers
+            members[name] = re.sub(rb'"shared_object_id": \d+', b"", members[name])  # an address in Keras's memory
+            if members[name].startswith(b"\x89HDF"):  # which puts addresses and times between the numbers
                 members[name] = _datasets(members[name])
         if "facts.npy" in members:
             facts = json.loads(str(np.load(io.BytesIO(members["facts.npy"]))))

@@ -15,14 +15,10 @@ from numbers import Real
 import numpy as np
 
 from ..core.audio import (
-    MAX_DURATION_S, SAMPLE_RATES_HZ, AudioError, CutOffError, audio_blocks, mean_of_channels, resample)
-from ..core.paths import printable
-from ..core.paths import user_path
+    LOUDEST, MAX_DURATION_S, SAMPLE_RATES_HZ, AudioError, CutOffError, audio_blocks, mean_of_channels, resample)
+from ..core.paths import printable, user_path
 
 # %% ../../nbs/predict/source.ipynb #2619899e
-_LARGEST_FLOAT = 16.0  # 24 dB over full scale; larger numbers are samples that nobody divided
-
-
 def _full_scale(samples):
     """Return what whole numbers must be divided by, or refuse them if their scale can't be told."""
     kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
@@ -47,7 +43,7 @@ def _as_floats(samples):
         samples = samples / _full_scale(samples) - (samples.dtype.kind == "u" and samples.dtype.itemsize <= 2)
     elif samples.dtype.kind != "f":
         raise TypeError(f"expected samples that are numbers, got {samples.dtype}")
-    elif _LARGEST_FLOAT < (peak := np.abs(samples).max()) < np.inf:
+    elif LOUDEST < (peak := np.abs(samples).max()) < np.inf:
         raise ValueError(f"the samples are floats up to {peak:g}; expected -1 to 1: divide samples of 16 bits by 32768")
     return samples.astype(np.float32).reshape(len(samples), -1)
 
