@@ -1,4 +1,4 @@
-# Each target sets up .venv itself, from nothing; it is quick when .venv is there.
+# Each target sets up .venv itself, from nothing, with uv if it is there; it is quick when .venv is there.
 PYTHON ?= python3
 BIN := .venv/bin
 ifndef RUN
@@ -6,6 +6,8 @@ RUN := runs/reproduce-$(shell date +%Y%m%d-%H%M%S)
 endif
 export RUN
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+UV := $(shell command -v uv 2> /dev/null)
+INSTALL := $(if $(UV),"$(UV)" pip install -q -p .venv,$(BIN)/pip install -q) -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help reproduce test check torture faults reports speed readme wheels clean lab
@@ -27,9 +29,9 @@ help:
 	  { echo "genre_study needs Python 3.11 or later; $(PYTHON) is not there: make PYTHON=/path/to/python" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("genre_study needs Python 3.11 or later; \
 	$(PYTHON) is Python %s: make PYTHON=/path/to/python" % sys.version.split()[0])'
-	test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt wheel 'setuptools<80'
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[study]'
+	test -x $(BIN)/pip || $(if $(UV),"$(UV)" venv -q --seed -p "$(PYTHON)" .venv,"$(PYTHON)" -m venv .venv)
+	$(INSTALL) wheel 'setuptools<80'
+	$(INSTALL) --no-build-isolation -e '.[study]'
 	@touch $@
 
 .venv/dev: .venv/base
@@ -40,7 +42,7 @@ reproduce: .venv/base
 	$(BIN)/genre-study reproduce --out "$$RUN"
 
 .venv/lab: .venv/base
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[study,lab,app,dask]'
+	$(INSTALL) --no-build-isolation -e '.[study,lab,app,dask]'
 	@touch $@
 
 lab: .venv/lab
@@ -68,7 +70,7 @@ reports: .venv/dev
 	@echo "The site: docs/_build/html/index.html"
 
 wheels: .venv/base
-	$(BIN)/pip install -q -c constraints.txt uv
+	$(INSTALL) uv
 	$(BIN)/python tools/check_wheels.py reports/machines/wheels.csv
 
 # TensorFlow, to compare with, in an environment of its own; where it can't be had, the benchmark says so.

@@ -30,7 +30,7 @@ import pandas as pd
 import yaml
 
 from .chunk import ChunkSpec, chunk_table
-from .core.bounds import choice, number
+from .core.bounds import check_fields, choice, number
 from .core.content import hash_file
 from .core.files import whole_file, write_whole
 from .core.layouts import is_corpus_file
@@ -172,7 +172,7 @@ class StudySettings:
     'adamw'
     >>> StudySettings(fold=7)
     Traceback (most recent call last):
-    ValueError: fold=7 is out of range; expected -1 to 4
+    ValueError: fold must be a whole number from -1 to 4; received 7
     """
 
     corpus: str = "minicorpus"
@@ -204,18 +204,13 @@ class StudySettings:
         for one in fields(self):
             value = _typed(one.name, getattr(self, one.name), one.type)
             object.__setattr__(self, one.name, value)
-            choices, bounds = one.metadata.get("choices"), one.metadata.get("range")
-            problem = value_problem(value)
-            if problem:
+            if problem := value_problem(value):
                 raise ValueError(f"{one.name}={reprlib.repr(value)} {problem}; expected a plain {one.type.__name__}")
             if one.name in ("corpus", "data_dir", "run_dir") and (not value.strip() or "\0" in value):
                 state = "is empty" if not value.strip() else "holds a NUL character"
                 raise ValueError(f"{one.name}={value!r} {state}; expected a path ('.' is the working folder)"
                                  + (" or 'minicorpus'" if one.name == "corpus" else ""))
-            if choices and value not in choices:
-                raise ValueError(f"{one.name}={value!r} is unknown; choose one of {', '.join(choices)}")
-            if bounds and not bounds[0] <= value <= bounds[1]:  # NaN fails too
-                raise ValueError(f"{one.name}={value!r} is out of range; expected {bounds[0]} to {bounds[1]}")
+        check_fields(self)
         check_shares(self.shares or None, self.protocol)
         if self.protocol in LEAKY_PROTOCOLS and not self.allow_leakage:
             raise ValueError(f"protocol={self.protocol!r} puts chunks of one track on both sides of the split, so its "

@@ -157,7 +157,7 @@ def test_the_studys_own_network_by_its_recipe_where_an_editor_opens_it(root, tmp
     ({"training": {"rate": 0.1}}, "expected fields of TrainSpec"),
     ({"epoch": 3}, "did you mean 'epochs'?"),
     ({"epochs": "many"}, "epochs='many' is of type str; expected int"),
-    ({"overlap": 1.5}, "overlap=1.5 is out of range")])
+    ({"overlap": 1.5}, "overlap must be a number from 0.0 to 0.95; received 1.5")])
 def test_bad_parameters_are_refused(parameters, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         check_settings(parameters)
