@@ -101,9 +101,15 @@ def _track_frames(tracks, frames_per_second):
         names = ", ".join(map(str, tracks.track_id[bad][:3])) + (", ..." if bad.sum() > 3 else "")
         raise ValueError(f"{bad.sum()} of {len(tracks)} tracks have no usable {column}: {names}. "
                          "Leave out the tracks with a problem before they are cut into chunks")
-    if column == "n_frames":
-        return length.astype(int)
-    return _frames_of(length, frames_per_second)
+    if column == "duration_s":
+        return _frames_of(length, frames_per_second)
+    rates = length / pd.to_numeric(tracks["duration_s"]).to_numpy(dtype=float) if "duration_s" in tracks else length[:0]
+    low, high = np.quantile(rates, (0.1, 0.9)) if len(rates) > 1 else (np.nan, np.nan)
+    # one header may be wrong about a duration; if all tracks agree, it is the rate
+    if high < 1.1 * low and (high < 0.9 * frames_per_second or low > 1.1 * frames_per_second):
+        raise ValueError(f"the tracks have {low:.1f} frames a second by their n_frames and duration_s, and "
+                         f"frames_per_second={frames_per_second:g}; pass the frames_per_second of their store")
+    return length.astype(int)
 
 # %% ../nbs/02_chunk.ipynb #3b7337c2
 def chunk_table(tracks: pd.DataFrame, spec: ChunkSpec = ChunkSpec(),
@@ -129,7 +135,8 @@ def chunk_table(tracks: pd.DataFrame, spec: ChunkSpec = ChunkSpec(),
     Raises
     ------
     ValueError
-        If a track has no usable length, a column is missing, or the chunks start less than a frame apart.
+        If a track has no usable length, a column is missing, `n_frames` and `duration_s` contradict
+        `frames_per_second`, or the chunks start less than a frame apart.
 
     Examples
     --------
