@@ -179,6 +179,18 @@ def test_the_synthetic_report_is_what_its_predictions_say():
     assert value("reproduce/metrics.json#song.accuracy") == pytest.approx((predicted == table.genre).mean(), abs=1e-9)
 
 
+def test_the_range_of_the_synthetic_study_is_what_its_predictions_say():
+    """Five seeds on two kinds of vector instructions, and one run on a third."""
+    answers = pd.read_parquet(REPORTS / "reproduce" / "range.parquet").astype({"isa": str, "genre": str})
+    found = (answers.predicted.astype(str) == answers.genre).groupby([answers.isa, answers.seed]).mean()
+    said = value("reproduce/range.json#runs")
+    assert {(run["isa"], run["seed"]): run["accuracy"] for run in said} == pytest.approx(found.to_dict())
+    assert value("reproduce/range.json#lowest") == found.min() and value("reproduce/range.json#highest") == found.max()
+    assert value("reproduce/range.json#n_seeds") == answers.seed.nunique() == 5
+    assert {"AVX2", "AVX512"} <= set(answers.isa) and (answers.groupby(["isa", "seed"]).size() == 40).all()
+    assert found["AVX512", 0] == value("reproduce/metrics.json#song.accuracy")  # the run that README quotes
+
+
 def test_answers_to_changed_recordings_are_what_their_predictions_say():
     """Of each change and network: the accuracy, the loss against the same songs, and its interval over artists."""
     answers = pd.read_parquet(REPORTS / "horse" / "predictions.parquet").astype({"answer": str, "track_id": str})

@@ -35,6 +35,9 @@ QUOTED = {  # document: the key of each figure, words of its sentence or row (§
         "reports/published/metrics.json#as_drawn.accuracy": ("§ with the loss that its picture", "artists"),
         "reports/published/metrics.json#epochs": ("of the test chunks after § epochs", ""),
         "reports/reproduce/metrics.json#song.accuracy": ("of the 40 test songs", "songs"),
+        "reports/reproduce/range.json#n_seeds": ("With § seeds, each on AVX2", ""),
+        "reports/reproduce/range.json#lowest": ("it gave from §", ""),
+        "reports/reproduce/range.json#highest": ("it gave from to §", ""),
         PROTOCOLS + "n_train": ("the same number of training tracks", ""),
         PROTOCOLS + "rules.chunks.accuracy": ("share songs: chunks are shuffled over tracks", "splits"),
         PROTOCOLS + "rules.tracks.accuracy": ("share artists, but no song", "splits"),
@@ -183,6 +186,7 @@ def counted():
     return [
         (r"chunks of (\S+) seconds,", [spec.seconds]), (r"(\S+)-layer network", [n_layers]),
         (r"of the (\S+) test songs; ", [(synthetic.split == "test").sum()]),
+        (r"and (\S+) songs are few", [(synthetic.split == "test").sum()]),
         (r"over (\w+) random splits and (\w+) seeds", [runs.split.nunique(), runs.seed.nunique()]),
         (r"about (\S+) columns a second", [round(rate)]),
         (r"\| (\S+) chunks a track; (\S+) chunks for training, (\S+) for testing \| (\S+) or (\S+) chunks a track, the "
