@@ -309,7 +309,7 @@ def test_a_playlist_never_opens_another_file(tmp_path, ffmpeg, text, suffix):
 
 @pytest.mark.parametrize("begin", ["nothing", "a second of music"])
 def test_gigabytes_of_nothing_are_given_up(tmp_path, ffmpeg, begin, monkeypatch):
-    monkeypatch.setattr("genre_study.core.audio._FFMPEG_PATIENCE_S", 5.0)
+    monkeypatch.setattr("genre_study.core.audio._FFMPEG_PATIENCE_S", 2.0)
     file = tmp_path / "sparse.mkv"
     if begin == "nothing":
         file.touch()

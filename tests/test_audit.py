@@ -191,11 +191,11 @@ def dies(row):
 
 def test_a_decoder_that_crashes_or_hangs():
     rows = [{"path": path} for path in ("a", "crash", "b", "hang", "c")]
-    results = dict(audit._in_workers(dies, rows, 2, patience_s=20.0))
+    results = dict(audit._in_workers(dies, rows, 2, patience_s=8.0))
     assert sorted(results) == list(range(len(rows)))
     problems = {number: result.findings[0][1] for number, result in results.items() if result.findings}
     assert set(problems) == {1, 3}
-    assert "crashes" in problems[1] and "longer than 20 s" in problems[3]
+    assert "crashes" in problems[1] and "longer than 8 s" in problems[3]
 
 
 def test_hostile_files_end_as_findings(tmp_path):

@@ -98,15 +98,15 @@ def test_killed_and_continued(tmp_path):
     broken = tmp_path / "broken"
     for _ in range(2):
         other = render_elsewhere(broken, 2, 5.0, 0)
-        seen = len(list(broken.rglob("*.wav")))
+        seen = len(list(broken.rglob("[!.]*.wav")))
         deadline = time.monotonic() + 60
-        while len(list(broken.rglob("*.wav"))) < seen + 3 and time.monotonic() < deadline and other.poll() is None:
+        while len(list(broken.rglob("[!.]*.wav"))) < seen + 3 and time.monotonic() < deadline and other.poll() is None:
             time.sleep(0.01)
         other.send_signal(signal.SIGKILL)
         other.wait()
-        for path in broken.rglob("*.wav"):
+        for path in broken.rglob("[!.]*.wav"):  # a draft is hidden
             assert soundfile.info(path).frames == round(5.0 * SAMPLE_RATE), path
-    found = len(list(broken.rglob("*.wav")))
+    found = len(list(broken.rglob("[!.]*.wav")))
     assert 3 <= found < 20, f"the kill came too late to test anything: {found} tracks"
     render_minicorpus(broken, 2, seconds=5.0)
     assert corpus_files(broken) == fingerprints(whole)

@@ -116,7 +116,7 @@ def bundle_of(name):
     return Bundle(network, ("blues", "jazz", "rock"), mel, chunk, floor_db=80.0)
 
 
-@pytest.mark.parametrize("name", ["shipped", "fourteen_layer_cnn", "study_cnn"])
+@pytest.mark.parametrize("name", ["shipped", "fourteen_layer_cnn"])  # the shipped one is a study_cnn
 def test_every_network_is_exported(tmp_path, name):
     """The call itself opens the file and compares it, for clips of three lengths."""
     model = export_waveform_model(bundle_of(name), tmp_path / "song.keras", progress=False)

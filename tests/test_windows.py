@@ -78,7 +78,7 @@ def test_every_module_is_imported(tmp_path):
 
 def test_the_study_runs(tmp_path):
     """Its kernel, and the processes that make spectrograms, are on Windows too."""
-    windows(["-m", "genre_study", "reproduce", "--out", "run", "-p", "tracks_per_genre", "6", "-p", "epochs", "2",
+    windows(["-m", "genre_study", "reproduce", "--out", "run", "-p", "tracks_per_genre", "3", "-p", "epochs", "1",
              "-p", "workers", "2"], tmp_path)
     assert "accuracy" in json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["song"]
 

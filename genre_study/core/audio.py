@@ -178,7 +178,7 @@ _BEGINNINGS = {  # of a stream, by the first bytes of the file; an mp3 is known 
     b"\x30\x26\xb2\x75": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"),  # wma
     b"\x1a\x45\xdf\xa3": re.compile(rb"\x1a\x45\xdf\xa3.{1,8}\x42(?:[\x86\xf7]\x81\x01|\x82)", re.S),  # mka, webm
     b"wvpk": re.compile(rb"wvpk.{4}.\x04.{6}\0\0\0\0.{5}[" + re.escape(_BIT_3) + rb"]", re.S),  # its first block
-    b"ftyp": re.compile(rb"\0\0\0.ftyp[ -~]{4}", re.S),  # m4a, mp4, behind their length
+    b"ftyp": re.compile(rb"ftyp(?:M4[ABV] |iso[m2-9]|mp4[12]|3g[p2].|dash|qt  )", re.S),  # m4a, mp4; 4 bytes precede it
     b"mp3": re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb].(?:.{10}|.{18}|.{33})(?:Xing|Info)"
                        rb"|\xff[\xe2\xe3\xf2\xf3\xfa\xfb].{34}VBRI", re.S)}
 
@@ -194,6 +194,7 @@ def _search(handle, pattern, step=1 << 22, overlap=64):
     return starts
 
 
+_MOST_SEARCHED = 1 << 31  # bytes; what is larger is a film, or a hole
 _SIZED = (b"RIFF", b"RIFX", b"FORM", b".snd")  # beginnings of wav, AIFF and AU files, which say how long they are
 
 
@@ -229,8 +230,8 @@ def _recordings(handle):
     starts, first_is_guessed = [0], False
     if head in _SIZED:
         starts = _search_sized(handle, size)
-    elif head in _BEGINNINGS:
-        starts = _search(handle, _BEGINNINGS[head])
+    elif head in _BEGINNINGS and size < _MOST_SEARCHED:
+        starts = [start - 4 * (head == b"ftyp") for start in _search(handle, _BEGINNINGS[head])]
     elif head[:3] == b"ID3" or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE6 == 0xE2):
         tables = _search(handle, _BEGINNINGS[b"mp3"])
         first_is_guessed = not tables or tables[0] > _mp3_begin(handle) + 4096

@@ -61,7 +61,7 @@ def _check_description(part, name):
         _check_description(entry, name)
 
 # %% ../../nbs/predict/safe_loading.ipynb #ec0c839e
-MAX_ENTRIES = 100_000
+MAX_ENTRIES = 10_000
 
 
 def _check_weights(weights, name):
