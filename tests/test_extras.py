@@ -121,5 +121,5 @@ def test_whoever_runs_the_study_installs_it(root):
     lines = {(name, line.strip()) for name in ("README.md", "Dockerfile", "environment.yml", "Makefile", ".ci/run",
                                                ".github/workflows/test.yml")
              for line in (root / name).read_text(encoding="utf-8").splitlines()
-             if re.search(r"-c constraints\.txt.* -e |^ +- -e ", line)}
+             if re.search(r"(-c constraints\.txt|\$\(INSTALL\)).* -e |^ +- -e ", line)}
     assert len(lines) == 10 and not {line for line in lines if "[study" not in line[1]}
