@@ -72,6 +72,7 @@ QUOTED = {  # document: the key of each figure, words of its sentence or row (§
         SPEED + "amd_epyc_avx2.aims.mel_study.reached": ("the published way, chunk by chunk (aim: 12) | § | |", ""),
         SPEED + "amd_epyc_avx512f.aims.mel_study.reached": ("the published way, chunk by chunk (aim: 12) | | § |", ""),
         "reports/speed/reproduce_seconds.json#total_s": ("typed in a fresh clone, took §", ""),
+        "reports/speed/reproduce_seconds.json#uv_total_s": ("§ with uv, which make uses", ""),
         "reports/speed/reproduce_seconds.json#job_s": ("the study itself took §", ""),
     },
     CARD: {
