@@ -83,6 +83,32 @@ def test_the_study_runs(tmp_path):
     assert "accuracy" in json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["song"]
 
 
+CELLS = """
+import json, os, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+with open(sys.argv[1], encoding="utf-8") as file:
+    cells = json.load(file)["cells"]
+os.chdir(os.path.dirname(sys.argv[1]))
+for place, cell in enumerate(cells):
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "code" and "eval: false" not in source and not source.startswith("#| slow"):
+        done = shell.run_cell(source)
+        done.raise_error()
+"""
+CHAPTERS = sorted(name for name in HERE.parent.glob("nbs/**/*.ipynb")
+                  if "studies" not in name.parts and "tutorials" not in name.parts and name.stem != "index")
+AT_ONCE = ("01_corpus", "04_store", "audio", "layouts", "workers", "runner")  # they touch files or start processes
+
+
+@pytest.mark.parametrize("chapter", [
+    pytest.param(name, id=name.stem, marks=[] if name.stem in AT_ONCE else pytest.mark.torture) for name in CHAPTERS])
+def test_cells_of_a_chapter_run(chapter, tmp_path):
+    """In JupyterLab on Windows each cell of a chapter does what it does here."""
+    (tmp_path / "cells.py").write_text(CELLS, encoding="utf-8")
+    windows([tmp_path / "cells.py", chapter], tmp_path, PYTHONIOENCODING="utf-8")
+
+
 @pytest.fixture
 def music(tmp_path):
     """A folder with songs, one of which has a name that the console can't write."""

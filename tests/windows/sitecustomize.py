@@ -5,6 +5,7 @@ files: one that is open can't be replaced, renamed or deleted, there are no link
 """
 import builtins
 import errno
+import importlib
 import io
 import os
 import stat
@@ -38,6 +39,9 @@ class Facade(types.ModuleType):
 
     def __setattr__(self, name, value):
         setattr(self._real, name, value)
+
+    def __reduce__(self):
+        return importlib.import_module, (self._real.__name__,)  # a worker gets the real one
 
     def __dir__(self):
         return sorted(set(dir(self._real)) - self._lacks)
