@@ -794,6 +794,17 @@ class Stream:
         return piece
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux lists them")
+@pytest.mark.parametrize("most_s", [None, 1.0])
+def test_no_file_stays_open(wave, tmp_path, most_s):
+    """Though the object lives on, the file that it read can be moved and deleted, also if only a part was wanted."""
+    (tmp_path / "song.wav").write_bytes(song_bytes(wave, "wav"))
+    recording = Recording(tmp_path / "song.wav", first_s=most_s)
+    assert sum(len(block) for block in recording) == recording.n_samples > 0
+    assert str(tmp_path / "song.wav") not in [os.path.realpath(f"/proc/self/fd/{number}") for number in
+                                              os.listdir("/proc/self/fd")]
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "au"])
 def test_stream_without_an_end_is_bounded(bundle, wave, suffix):
     """Whatever the header says of the length, the disk does not fill up."""

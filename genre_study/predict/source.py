@@ -219,6 +219,8 @@ class Recording:
                     return
         except CutOffError as error:
             self.remarks.append(error.problem)
+        finally:
+            self._blocks.close()  # the file too, or nobody could delete it on Windows
 
     @property
     def duration_s(self):
