@@ -107,7 +107,8 @@ def test_no_accuracy_is_quoted_that_can_not_be_computed_again(document):
     quoted = {target if "/" in target else folder + target for target in targets}
     covered = {f"{place}.accuracy" for place in FIGURES}
     covered |= {f"protocols/metrics.json#rules.{rule}.accuracy" for rule in RULES}
-    added = ("matched.artists", "nested.shipped", "nested.nested")
+    added = ("matched.artists", "nested.shipped", "nested.nested",
+             *(f"fourteen_layers.rules.{rule}" for rule in ("chunks", "tracks", "artists")))
     covered |= {f"protocols/metrics.json#{key}.accuracy" for key in added}
     covered |= {f"published/metrics.json#{key}.accuracy" for key in PUBLISHED}
     covered |= {f"horse/metrics.json#changes.{change}.{recipe}.accuracy"
@@ -138,7 +139,15 @@ def test_protocols_are_what_their_predictions_say():
     for before, after in (("tracks", "artists"), ("chunks", "tracks")):
         gap = means[before, 442].mean() - means[after, 442].mean()
         assert steps[f"{before}_minus_{after}"]["difference"] == pytest.approx(gap, abs=1e-9)
-    assert len(answers.groupby(["rule", "n_train", "split", "seed"], observed=True)) == 7 * 10 * 3 + 10 + 2
+    deep = value("protocols/metrics.json#fourteen_layers.rules")
+    for rule, figures in deep.items():
+        rows = answers[answers.rule == f"14 layers, {rule}"]
+        right = rows.predicted.astype(str).to_numpy() == [TRACKS[track]["genre"] for track in rows.track_id]
+        assert figures["accuracy"] == pytest.approx(right.mean(), abs=1e-9) and figures["n"] == len(rows)
+        rows = rows.assign(share=right, artist=[TRACKS[track]["artist"].strip().casefold() or track
+                                                for track in rows.track_id.astype(str)])
+        assert figures["accuracy_ci95_artists"] == pytest.approx(list(interval(rows, "artist")), abs=0.02)
+    assert len(answers.groupby(["rule", "n_train", "split", "seed"], observed=True)) == 7 * 10 * 3 + 10 + 2 + len(deep)
     for rule, key in (("nested", "nested"), ("nested shipped", "shipped")):
         rows = answers[answers.rule == rule]
         right = rows.predicted.astype(str).to_numpy() == [TRACKS[track]["genre"] for track in rows.track_id]

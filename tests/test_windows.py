@@ -98,7 +98,7 @@ for place, cell in enumerate(cells):
 """
 CHAPTERS = sorted(name for name in HERE.parent.glob("nbs/**/*.ipynb")
                   if "studies" not in name.parts and "tutorials" not in name.parts and name.stem != "index")
-AT_ONCE = ("01_corpus", "04_store", "audio", "layouts", "workers", "runner", "source")  # they touch files or start processes
+AT_ONCE = ("01_corpus", "04_store", "audio", "layouts", "workers", "runner", "source")  # files and processes
 
 
 @pytest.mark.parametrize("chapter", [
