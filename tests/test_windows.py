@@ -90,11 +90,10 @@ shell = InteractiveShell.instance()
 with open(sys.argv[1], encoding="utf-8") as file:
     cells = json.load(file)["cells"]
 os.chdir(os.path.dirname(sys.argv[1]))
-for place, cell in enumerate(cells):
+for cell in cells:
     source = "".join(cell["source"])
     if cell["cell_type"] == "code" and "eval: false" not in source and not source.startswith("#| slow"):
-        done = shell.run_cell(source)
-        done.raise_error()
+        shell.run_cell(source).raise_error()
 """
 CHAPTERS = sorted(name for name in HERE.parent.glob("nbs/**/*.ipynb")
                   if "studies" not in name.parts and "tutorials" not in name.parts and name.stem != "index")
