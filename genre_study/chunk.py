@@ -128,9 +128,9 @@ def chunk_table(tracks: pd.DataFrame, spec: ChunkSpec = ChunkSpec(),
     Returns
     -------
     pandas.DataFrame
-        One row a chunk, tracks in the order given, chunks in time: `track_id`, `genre`, `split` (if tracks has
-        them), `start_s` (seconds), `start_frame` and `n_frames` (frames in the chunk, the same in all rows). Frames
-        past the end of a track stand for silence.
+        One row a chunk, with the tracks in the order given and the chunks of each in order of time: `track_id`,
+        `genre`, `split` (if tracks has them), `start_s` (seconds), `start_frame` and `n_frames` (frames in the chunk,
+        the same in all rows). Frames past the end of a track stand for silence.
 
     Raises
     ------

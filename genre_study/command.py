@@ -147,7 +147,7 @@ def _add_audit(commands):
     """Add the options of `genre-study audit`."""
     audit = commands.add_parser("audit", help="find faults in a corpus",
                                 description="Find faults in a folder of genres.")
-    audit.add_argument("folder", metavar="FOLDER", help="folder with one folder a genre")
+    audit.add_argument("folder", metavar="FOLDER", help="folder with one folder per genre")
     audit.set_defaults(run=_audit)
 
 # %% ../nbs/command.ipynb #828082e3

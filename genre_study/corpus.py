@@ -75,7 +75,7 @@ def _by_track(artists, track_ids):
     artists = artists.rename(index={name: stem for name, stem in stems.items() if stem in known})
     twice = artists.index[artists.index.duplicated()].unique().to_list()
     if twice:
-        raise ValueError(f"The table of artists names tracks more than once: {twice[:5]}. Expected one row a track.")
+        raise ValueError(f"The table of artists names tracks more than once: {twice[:5]}. Expected one row per track.")
     strangers, alone = artists.index[~artists.index.isin(known)], track_ids[~track_ids.isin(artists.index)]
     if len(artists) and len(strangers) == len(artists):
         raise ValueError(f"The table of artists names {artists.index[0]!r} and so on, no track of this corpus "
@@ -103,8 +103,8 @@ def gtzan_tracks() -> pd.DataFrame:
 
     Notes
     -----
-    Artists and titles: B. L. Sturm, "An analysis of the GTZAN music genre dataset", MIRUM 2012. Matched artists: a
-    music recognition service, each match judged by hand; no split uses them, the study of protocols says what they
+    Artists and titles: B. L. Sturm, "An analysis of the GTZAN music genre dataset", MIRUM 2012. Matched artists: from a
+    music recognition service, each match judged by hand. No split uses them; the study of protocols says what they
     change. Split: C. Kereliuk, B. L. Sturm and J. Larsen, "Deep learning and music adversaries", IEEE Trans.
     Multimedia, 2015. Replicas and distortions: J. H. Foleis and T. F. Tavares, "Texture selection for automatic music
     genre classification", Applied Soft Computing 89, 2020, after B. L. Sturm, arXiv 1306.1461, 2013. More in
@@ -187,7 +187,7 @@ def read_corpus(source, artists="auto") -> pd.DataFrame:
     Parameters
     ----------
     source : str or pathlib.Path
-        A folder with one folder a genre in it (``source/blues/x.wav``), or any other layout that
+        A folder with one folder per genre in it (``source/blues/x.wav``), or any other layout that
         `genre_study.core.layouts.find_tracks` knows: GTZAN as downloaded from anywhere, FMA, ISMIR04, music sorted by
         artist with genres in its tags, an archive, or a CSV with path, genre and artist. Files in folders within a
         genre folder are left out, with a warning.
@@ -224,8 +224,8 @@ def read_corpus(source, artists="auto") -> pd.DataFrame:
                            "problem": [problem for _, problem in lengths]})
     genres = tracks.genre.unique()
     if len(genres) < 2:
-        raise ValueError(f"{str(source)!r} has audio of one genre only, {genres[0]!r}. Expected one folder a genre, at "
-                         "least two, with audio files in each, such as blues/x.wav.")
+        raise ValueError(f"{str(source)!r} has audio of one genre only, {genres[0]!r}. Expected one folder per genre, "
+                         "at least two, with audio files in each, such as blues/x.wav.")
     given = found.track_id.map(tidy_name)
     unnamed = pd.Series(_track_ids(tracks["genre"], tracks["name"]))
     tracks["track_id"] = given.where((given != "") & ~given.duplicated(keep=False), unnamed)

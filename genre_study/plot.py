@@ -280,7 +280,7 @@ def plot_spectrogram(frames: np.ndarray, spec, start_s: float = 0.0, unit: str =
 
     frames = np.asarray(frames, dtype=float)
     if frames.ndim != 2 or frames.shape[1] != spec.n_mels or not len(frames):
-        raise ValueError(f"frames has shape {frames.shape}; expected (n_frames, {spec.n_mels}), a row a frame")
+        raise ValueError(f"frames has shape {frames.shape}; expected (n_frames, {spec.n_mels}), a row per frame")
     figure, ax = _axes(ax, 7.0, 3.0)
     edges_s = start_s + np.arange(len(frames) + 1) / (frames_per_second or spec.frames_per_second)
     scale = {"fmin": spec.fmin_hz, "fmax": spec.fmax_hz or spec.sample_rate / 2, "htk": spec.mel_scale == "htk"}
@@ -302,8 +302,8 @@ def _check_starts(table, name, whose):
         raise ValueError(f"{name} has rows whose start_s is NaN or infinite; expected seconds")
     if starts.duplicated().any():
         start = starts[starts.duplicated()].iloc[0]
-        raise ValueError(f"{name} has {(starts == start).sum()} rows with start_s {start:g}; expected one row a chunk, "
-                         "each with its own start")
+        raise ValueError(f"{name} has {(starts == start).sum()} rows with start_s {start:g}; expected one row per "
+                         "chunk, each with its own start")
 
 # %% ../nbs/10_plot.ipynb #4231c5cb
 SIDE_LOOK = {
@@ -463,7 +463,7 @@ def plot_reliability(curves) -> "matplotlib.figure.Figure":
 
 # %% ../nbs/10_plot.ipynb #a30219ad
 def _draw_probabilities(ax, starts, values, seconds):
-    """Cells from light to dark: `values` has a row a genre and a column a chunk, which start at `starts` (seconds)."""
+    """Cells from light to dark: `values` has a row per genre and a column per chunk, from `starts` (seconds) on."""
     step = np.diff(starts).min() if len(starts) > 1 else seconds
     centre = starts + seconds / 2
     rows = np.arange(len(values) + 1) - 0.5
@@ -483,7 +483,7 @@ def plot_timeline(predictions: pd.DataFrame, genres, seconds: float = 3.0,
     Parameters
     ----------
     predictions : pandas.DataFrame
-        Chunks of one song: `start_s` and one column a genre.
+        Chunks of one song: `start_s` and one column per genre.
     genres : sequence of str
     seconds : float
         Length of a chunk.

@@ -51,7 +51,7 @@ def check_table(table: pd.DataFrame, name: str, columns, advice: str = "") -> No
 
 # %% ../nbs/05_split.ipynb #e50788aa
 def check_tracks(tracks: pd.DataFrame, columns=("track_id", "genre")) -> None:
-    """Raise unless a table has one row a track, with these columns filled and each genre spelled in one way.
+    """Raise unless a table has one row per track, with these columns filled and each genre spelled in one way.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ def check_tracks(tracks: pd.DataFrame, columns=("track_id", "genre")) -> None:
     ------
     TypeError, ValueError
     """
-    check_table(tracks, "tracks", columns, "give a row a track")
+    check_table(tracks, "tracks", columns, "give a row per track")
     if tracks.empty:
-        raise ValueError("tracks is empty; expected one row a track")
+        raise ValueError("tracks is empty; expected one row per track")
     for column in columns:
         blank = tracks[column].isna()
         if column != "split":  # there "" means left out
@@ -338,7 +338,7 @@ def split_tracks(tracks: pd.DataFrame, protocol: str, seed: int = 0, shares: tup
         The same seed gives the same split, whatever the order of the rows.
     shares : (float, float, float), optional
         Shares of train, valid and test, each above 0; they sum to 1. By default 0.7, 0.15 and 0.15. 'track' meets them
-        to the track, unless every genre on every side needs more. 'artist' comes as close as whole artists allow: if
+        up to rounding, unless every genre on every side needs more. 'artist' comes as close as whole artists allow: if
         one artist has a third of a genre, test and valid may get two thirds of what is asked for. 'filtered' ignores
         them.
     fold : int, optional
@@ -534,7 +534,7 @@ def check_split(tracks: pd.DataFrame, chunks: pd.DataFrame | None = None, protoc
     Returns
     -------
     pandas.DataFrame
-        Number of tracks (of chunks for 'chunk' and 'published'): one row a genre, columns 'train', 'valid' and 'test'.
+        Number of tracks (of chunks for 'chunk' and 'published'), one row per genre: columns 'train', 'valid', 'test'.
 
     Raises
     ------

@@ -143,7 +143,7 @@ class StudySettings:
     scored_side : str
         The side that the result is quoted for: "test", or "valid" while you are still choosing.
     seed : int
-        Of the split, the weights, the order of chunks and the bootstrap.
+        Seed of the split, the weights, the order of chunks and the bootstrap.
     fold : int
         0 to 4: that fold of five is the test side; -1: one split by shares.
     shares : list
@@ -153,9 +153,9 @@ class StudySettings:
     tracks_per_genre : int
         Size of the minicorpus, 3 to 10,000.
     frames_per_second : float
-        Of the spectrograms, 0 to 1000; 0 for those of an .npz or a store.
+        Frame rate of the spectrograms, 0 to 1000; 0 takes the rate that an .npz or a store has.
     db_range : list
-        Of an .npz: what its values 0 and 1 stand for, in dB; empty: they are relative, and scaling "power" is refused.
+        What the values 0 and 1 of an .npz stand for, in dB. If empty, they are relative, and "power" is refused.
     workers : int
         Processes that make spectrograms; 0 for one a core.
     data_dir, run_dir : str
@@ -615,7 +615,7 @@ def side_metrics(predictions: pd.DataFrame, tracks: pd.DataFrame, genres, seed: 
     Parameters
     ----------
     predictions : pandas.DataFrame
-        One row a chunk, one column a genre, from `predict_chunks`.
+        One row a chunk, one column per genre, from `predict_chunks`.
     tracks : pandas.DataFrame
         With `track_id` and `genre`.
     genres : sequence of str
@@ -683,10 +683,10 @@ def learned_from(tracks: pd.DataFrame, chunks: pd.DataFrame) -> dict:
 # %% ../nbs/11_study.ipynb #5f6b19a3
 def finish_run(settings: StudySettings, store, tracks: pd.DataFrame, chunks: pd.DataFrame, predictions,
                history: pd.DataFrame, seconds: dict) -> dict:
-    """Write everything that a run leaves behind; `metrics.json` last, in one step.
+    """Write the tables and the metrics that a run leaves behind; `metrics.json` last, in one step.
 
-    Call it at the end of a notebook: what comes after it can fail without taking the result away, and so should not
-    exist.
+    Call it at the very end of a notebook: if something came after it and failed, the run would still count as
+    finished.
 
     Parameters
     ----------

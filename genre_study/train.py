@@ -265,8 +265,8 @@ def train(model: "keras.Model", store, chunks: pd.DataFrame, spec: TrainSpec | N
     Parameters
     ----------
     model : keras.Model
-        From (mel bands, frames, 1) to one probability per genre. It need not be compiled, and is not compiled here. It
-        carries the genres of its outputs and the ids of the tracks that it learned from afterwards, as `genres` and
+        From (mel bands, frames, 1) to one probability per genre. It need not be compiled, and is not compiled here.
+        Afterwards it carries the genres of its outputs and the ids of the tracks that it learned from, as `genres` and
         `learned`, which `predict_chunks` and `evaluate` look at.
     store : Store
         The frames of all tracks.

@@ -157,7 +157,7 @@ MEL = np.random.default_rng(0).random((8, 32, 60), "float32")
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda folder: tone(folder / "a.wav") or folder / "a.wav", "one folder a genre"),
+    (lambda folder: tone(folder / "a.wav") or folder / "a.wav", "one folder per genre"),
     (lambda folder: (folder / "a.csv").write_text("a,b") and folder / "a.csv", "expected path, genre"),
     (lambda folder: np.save(folder / "a.npy", MEL) or folder / "a.npy", "expected an .npz with ids and mel"),
     (lambda folder: (folder / "a.npz").touch() or folder / "a.npz", "expected an .npz with ids and mel"),

@@ -176,7 +176,7 @@ def test_comparison_refuses_what_cannot_be_paired():
     songs = song_vectors(chunks)
     with pytest.raises(ValueError, match="2 tracks were predicted by one run only: t000, t001"):
         compare_runs(songs.iloc[2:], songs, tracks, GENRES)
-    with pytest.raises(ValueError, match="first has a row a chunk"):
+    with pytest.raises(ValueError, match="first has a row per chunk"):
         compare_runs(chunks, songs, tracks, GENRES)
     same = compare_runs(songs, songs, tracks, GENRES)
     assert same["difference_ci95"] == [0.0, 0.0] and same["mcnemar_p"] == 1.0
@@ -521,6 +521,18 @@ def test_tracks_that_were_learned_from_are_not_evaluated(tmp_path):
         with pytest.raises(LeakageError, match=r"learned from 1 of these tracks: t2; .*, or pass learned=\[\]"):
             evaluate(predictions, tracks, GENRES)
         assert evaluate(predictions, tracks, GENRES, learned=[])["n_tracks"] == 3
+    plain = songs.copy()
+    plain.attrs.clear()
+    for measure in (lambda **learned: compare_runs(plain, songs, tracks, GENRES, **learned),
+                    lambda **learned: compare_runs(songs, plain, tracks, GENRES, **learned),
+                    lambda **learned: pooled_accuracy([plain, table], tracks, GENRES, **learned),
+                    lambda **learned: accuracy_gap([plain], [table], tracks, GENRES, **learned)):
+        with pytest.raises(LeakageError, match="learned from 1 of these tracks: t2"):
+            measure()
+        with pytest.raises(LeakageError, match="learned from 1 of these tracks: t1"):
+            measure(learned=["t1"])
+        assert measure(learned=[])
+    for predictions in (table, songs):
         assert evaluate(predictions[predictions.track_id != "t2"], tracks, GENRES)["n_tracks"] == 2
     songs.attrs.clear()
     assert evaluate(songs, tracks, GENRES)["n_tracks"] == 3  # nothing is known of the network

@@ -134,7 +134,7 @@ def table(folder):
 
 
 LAYOUTS = {
-    "a folder a genre": gtzan, "genres": lambda folder: gtzan(folder / "genres").parent, "Kaggle's folder": kaggle,
+    "a folder per genre": gtzan, "genres": lambda folder: gtzan(folder / "genres").parent, "Kaggle's folder": kaggle,
     "Kaggle's Data": lambda folder: kaggle(folder) / "Data", "Kaggle's zip": lambda folder: zipped(folder, kaggle),
     "genres.tar.gz": lambda folder: tarred(folder / "genres.tar.gz"),
     "a folder with genres.tar.gz": lambda folder: tarred(folder / "genres.tar.gz").parent,
@@ -323,7 +323,7 @@ def folders(folder, names, n_files=3, artist=None):
 def test_what_looks_like_no_genres_is_refused(tmp_path, make, found):
     with pytest.raises(ValueError, match=found) as caught:
         read_corpus(make(tmp_path))
-    assert "Expected one folder a genre" in str(caught.value)
+    assert "Expected one folder per genre" in str(caught.value)
     assert "a CSV with the columns path, genre" in str(caught.value)
     rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in tmp_path.rglob("*.flac")]
     (tmp_path / "say.csv").write_text("\n".join(["path,genre", *rows]))

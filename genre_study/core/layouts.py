@@ -452,7 +452,7 @@ def _packed_in(folder):
 def _refusal(folder, files, doubt):
     """Return the error for a folder in which no layout was recognised."""
     shown = repr(printable(folder))
-    expected = "Expected one folder a genre, at least two, with audio files in each, such as blues/x.wav."
+    expected = "Expected one folder per genre, at least two, with audio files in each, such as blues/x.wav."
     depths = Counter(len(path.parts) for path in files)
     if doubt:
         hint = " For FMA unpack fma_metadata.zip beside the audio." if "numbers" in doubt else ""
@@ -521,7 +521,7 @@ def find_tracks(source):
     if source.name.lower().endswith(".csv"):
         return _of_table(source)
     if not is_corpus_file(source):
-        raise NotADirectoryError(f"{str(source)!r} is a file. Expected a folder with one folder a genre in it, an "
+        raise NotADirectoryError(f"{str(source)!r} is a file. Expected a folder with one folder per genre in it, an "
                                  f"archive of one ({', '.join(_ARCHIVES)}), a parquet file, or a CSV with path and "
                                  "genre.")
     return find_tracks(_unpacked([source]))

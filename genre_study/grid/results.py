@@ -179,12 +179,13 @@ def compare_levels(out, name, seed=0):
             raise ValueError(f"grid {name!r}, level {label!r}: the runs name several genres for {len(twice)} tracks: "
                              f"{first_few(twice)}; expected runs on one corpus")
         genres = sorted(own[0].select_dtypes("number"))  # beside track_id, genre, and perhaps artist
-        pooled, verdict = pooled_accuracy(own, tracks, genres, seed=seed), ""
+        options = {"seed": seed, "learned": []}  # each run has refused what it may not score
+        pooled, verdict = pooled_accuracy(own, tracks, genres, **options), ""
         gap = {"difference": math.nan, "difference_ci95": (math.nan, math.nan)}
         if level["compared_to"].any():
             verdict = "compared to"
         elif len(pairs):
-            gap = accuracy_gap(paired, others, tracks, genres, seed=seed)
+            gap = accuracy_gap(paired, others, tracks, genres, **options)
             verdict = _verdict(*gap["difference_ci95"])
         low, high = pooled["accuracy_ci95"]
         difference_low, difference_high = gap["difference_ci95"]

@@ -96,7 +96,7 @@ def _scale_of(summary, scaling):
 
 # %% ../../nbs/predict/song.ipynb #47ecd4cb
 def _timeline_of(frames, bundle, progress):
-    """Return the timeline of a song: one row a chunk, start_s and one column a genre."""
+    """Return the timeline of a song: one row per chunk, start_s and one column per genre."""
     from tqdm import tqdm
 
     song = pd.DataFrame({"track_id": ["song"], "n_frames": [frames.n_frames]})
@@ -172,7 +172,7 @@ class Prediction:
     vector : dict
         Genre to probability, in the order of the network's genres; the values sum to 1.
     timeline : pandas.DataFrame
-        One row a chunk: start_s and one column a genre, before calibration and flattening.
+        One row a chunk: start_s and one column per genre, before calibration and flattening.
     uncertainty : float
         Entropy of the vector, from 0 (one certain genre) to 1 (equal probabilities).
     reasons : list of str

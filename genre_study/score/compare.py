@@ -17,14 +17,14 @@ from ..core.extras import need_extra
 from ..core.names import first_few, name_key
 from ..core.paths import user_path
 from ..corpus import gtzan_tracks
-from ..evaluate import match_predictions, track_intervals
+from ..evaluate import match_predictions, refuse_learned, track_intervals
 
 # %% ../../nbs/score/compare.ipynb #66e78957
 def _check_pair(first, second):
     """Raise unless both tables are song vectors of the same tracks."""
     for name, table in (("first", first), ("second", second)):
         if "start_s" in table:
-            raise ValueError(f"{name} has a row a chunk; compare song vectors, see song_vectors")
+            raise ValueError(f"{name} has a row per chunk; compare song vectors, see song_vectors")
     differ = set(first.track_id) ^ set(second.track_id)
     if differ:
         raise ValueError(f"{len(differ)} tracks were predicted by one run only: {first_few(sorted(differ))}")
@@ -44,7 +44,7 @@ def _ratio(counts):
 
 # %% ../../nbs/score/compare.ipynb #a4e5565e
 def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int = 0,
-                 n_resamples: int = 2000) -> dict:
+                 n_resamples: int = 2000, learned=None) -> dict:
     """Compare the song accuracy of two runs on the same tracks.
 
     Parameters
@@ -57,6 +57,8 @@ def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame
         Sorted names of the genres.
     seed, n_resamples : int
         Of the bootstrap.
+    learned : sequence of track_id, optional
+        As for `evaluate`: predictions of tracks that the network learned from are refused.
 
     Returns
     -------
@@ -67,6 +69,8 @@ def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame
 
     Raises
     ------
+    LeakageError
+        If a track was learned from.
     ValueError
         If the runs predicted different tracks, or as `check_predictions`.
 
@@ -85,7 +89,7 @@ def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame
     (0.333, 1, 1.0)
     """
     _check_pair(first, second)
-    right, other = (_right_by_track([table], tracks, genres) for table in (first, second))
+    right, other = (_right_by_track([table], tracks, genres, learned) for table in (first, second))
     gain, n = other[:, 0] - right[:, 0], right[:, 1].sum()
     lost, won = int((gain < 0).sum()), int((gain > 0).sum())
     result = {
@@ -101,23 +105,24 @@ def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame
     return result | track_intervals("difference", counts, _ratio, tracks, n_resamples=n_resamples, seed=seed)
 
 
-def _right_by_track(tables, tracks, genres):
+def _right_by_track(tables, tracks, genres, learned):
     """Right answers and answers for each row of `tracks`, over all tables of predictions; shape (n_tracks, 2)."""
     counts = np.zeros((len(tracks), 2))
     for table in tables:
         truth, probability, where = match_predictions(table, tracks, genres)
+        refuse_learned(table, learned)
         np.add.at(counts, where, np.column_stack([probability.argmax(axis=1) == truth, np.ones(len(truth))]))
     return counts
 
 # %% ../../nbs/score/compare.ipynb #27767a8f
-def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000) -> dict:
+def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000, learned=None) -> dict:
     """Compute the accuracy of several runs taken together, with intervals that draw whole tracks.
 
     Parameters
     ----------
     tables : sequence of pandas.DataFrame
-        Song vectors or chunk predictions, a table a run.
-    tracks, genres, seed, n_resamples
+        Song vectors or chunk predictions, a table per run.
+    tracks, genres, seed, n_resamples, learned
         As for `evaluate`.
 
     Returns
@@ -125,21 +130,21 @@ def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000) -> dict:
     dict
         n (answers), n_tracks, accuracy, accuracy_ci95, and accuracy_ci95_artists if artists are known.
     """
-    counts = _right_by_track(tables, tracks, genres)
+    counts = _right_by_track(tables, tracks, genres, learned)
     right, n = counts.sum(axis=0)
     result = {"n": int(n), "n_tracks": int((counts[:, 1] > 0).sum()), "accuracy": float(right / n)}
     options = {"share": True, "seed": seed, "n_resamples": n_resamples}
     return result | track_intervals("accuracy", counts, _ratio, tracks, **options)
 
 # %% ../../nbs/score/compare.ipynb #ce87acb1
-def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000) -> dict:
+def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000, learned=None) -> dict:
     """Compute the accuracy of some predictions minus that of others, which may be of other tracks.
 
     Parameters
     ----------
     tables, other_tables : sequence of pandas.DataFrame
-        Predictions, e.g. of valid and of test; a table a run.
-    tracks, genres, seed, n_resamples
+        Predictions, e.g. of valid and of test; a table per run.
+    tracks, genres, seed, n_resamples, learned
         As for `evaluate`.
 
     Returns
@@ -148,7 +153,7 @@ def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000)
         difference, difference_ci95, and difference_ci95_artists if artists are known. A track that is on both sides is
         drawn with all its answers.
     """
-    counts = np.hstack([_right_by_track(part, tracks, genres) for part in (tables, other_tables)])
+    counts = np.hstack([_right_by_track(part, tracks, genres, learned) for part in (tables, other_tables)])
 
     def gap(c):
         return c[:, 0] / np.maximum(c[:, 1], 1) - c[:, 2] / np.maximum(c[:, 3], 1)
@@ -170,7 +175,7 @@ def read_songs(run, side: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame
     Returns
     -------
     songs : pandas.DataFrame
-        `track_id` and one column a genre.
+        `track_id` and one column per genre.
     tracks : pandas.DataFrame
         `track_id`, `genre`, and `artist` if known: from the table, or for GTZAN from its index.
     genres : list of str
@@ -240,7 +245,7 @@ def compare_run_folders(first, second, side: str | None = None, seed: int = 0, n
                 raise ValueError(f"the runs name another {name} for {len(differ)} tracks: {first_few(differ)}; "
                                  "expected two runs on the same corpus")
     tracks = tracks if "artist" in tracks else again if "artist" in again else tracks
-    options = {"seed": seed, "n_resamples": n_resamples}
+    options = {"seed": seed, "n_resamples": n_resamples, "learned": []}  # each run has refused what it may not score
     result = {"side": side, **compare_runs(songs, others, tracks, genres, **options)}
     for name, table in (("first", songs), ("second", others)):
         found = pooled_accuracy([table], tracks, genres, **options)
