@@ -119,7 +119,7 @@ def chunk_table(tracks: pd.DataFrame, spec: ChunkSpec = ChunkSpec(),
     Parameters
     ----------
     tracks : pandas.DataFrame
-        One row a track: `track_id`, `n_frames` (or `duration_s`, in seconds); `genre` and `split` are handed on.
+        One row per track: `track_id`, `n_frames` (or `duration_s`, in seconds); `genre` and `split` are handed on.
     spec : ChunkSpec
         Length and overlap of the chunks.
     frames_per_second : float > 0
@@ -128,7 +128,7 @@ def chunk_table(tracks: pd.DataFrame, spec: ChunkSpec = ChunkSpec(),
     Returns
     -------
     pandas.DataFrame
-        One row a chunk, with the tracks in the order given and the chunks of each in order of time: `track_id`,
+        One row per chunk, with the tracks in the order given and the chunks of each in order of time: `track_id`,
         `genre`, `split` (if tracks has them), `start_s` (seconds), `start_frame` and `n_frames` (frames in the chunk,
         the same in all rows). Frames past the end of a track stand for silence.
 

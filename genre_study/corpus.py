@@ -95,7 +95,7 @@ def gtzan_tracks() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a track, sorted by ``track_id``: ``track_id`` ("blues.00000"), ``genre``, ``artist`` and ``title``
+        One row per track, sorted by ``track_id``: ``track_id`` ("blues.00000"), ``genre``, ``artist`` and ``title``
         (missing if unknown), ``matched_artist`` (for 60 of the 81 tracks without an artist, see below),
         ``filtered_split`` ("train", "valid", "test", or missing for the 70 tracks that the
         fault-filtered split leaves out) and ``fault``: "replica" for the 50 that a published list calls copies of
@@ -199,7 +199,7 @@ def read_corpus(source, artists="auto") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a file, sorted by genre and file name whatever the order of the file system: ``track_id`` (unique),
+        One row per file, sorted by genre and file name whatever the order of the file system: ``track_id`` (unique),
         ``path`` (as given: relative if `source` is), ``genre``, ``artist`` (missing if unknown), ``duration_s``
         (seconds; NaN if the header can't be read) and ``problem`` ("" or what is wrong and what to do).
 

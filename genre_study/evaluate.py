@@ -78,7 +78,7 @@ def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=Non
     store : Store
         Holds the spectrograms.
     chunks : pandas.DataFrame
-        One row a chunk: `track_id`, `start_s`, `start_frame`, `n_frames`.
+        One row per chunk: `track_id`, `start_s`, `start_frame`, `n_frames`.
     genres : sequence of str, optional
         Sorted names of the outputs; by default those that the network carries, see `output_genres`.
     scaling : str
@@ -126,7 +126,7 @@ def song_vectors(predictions: pd.DataFrame, genres=None) -> pd.DataFrame:
     Parameters
     ----------
     predictions : pandas.DataFrame
-        One row a chunk, from `predict_chunks`.
+        One row per chunk, from `predict_chunks`.
     genres : sequence of str, optional
         The columns with probabilities; by default all but the usual others (`track_id`, `start_s`, `split`, ...).
 

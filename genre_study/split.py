@@ -88,7 +88,7 @@ def artist_groups(tracks: pd.DataFrame) -> tuple[np.ndarray, int]:
     Parameters
     ----------
     tracks : pandas.DataFrame
-        One row a track, with the columns `track_id` and `artist` (str or missing).
+        One row per track, with the columns `track_id` and `artist` (str or missing).
 
     Returns
     -------
@@ -125,7 +125,7 @@ def track_groups(tracks: pd.DataFrame, artists: bool = False, replicas: pd.DataF
     Parameters
     ----------
     tracks : pandas.DataFrame
-        One row a track, with `track_id`, and `artist` if `artists` is true.
+        One row per track, with `track_id`, and `artist` if `artists` is true.
     artists : bool
         Keep the tracks of an artist together.
     replicas : pandas.DataFrame, optional
@@ -330,7 +330,7 @@ def split_tracks(tracks: pd.DataFrame, protocol: str, seed: int = 0, shares: tup
     Parameters
     ----------
     tracks : pandas.DataFrame
-        One row a track, with `track_id` (unique) and `genre`; protocol 'artist' needs `artist` too.
+        One row per track, with `track_id` (unique) and `genre`; protocol 'artist' needs `artist` too.
     protocol : {"track", "artist", "filtered", "chunk", "published"}
         'track': tracks whole, stratified by genre. 'artist': artists whole. 'filtered': GTZAN's fault-filtered split.
         'chunk', 'published': every track gets the side 'mixed', and `split_chunks` draws chunk by chunk; this leaks.
@@ -409,7 +409,7 @@ def split_chunks(chunks: pd.DataFrame, tracks: pd.DataFrame, seed: int = 0,
     Parameters
     ----------
     chunks : pandas.DataFrame
-        One row a chunk, with `track_id`, `genre` and `start_s`, as `chunk_table` makes it.
+        One row per chunk, with `track_id`, `genre` and `start_s`, as `chunk_table` makes it.
     tracks : pandas.DataFrame
         From `split_tracks`.
     seed : int

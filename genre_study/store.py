@@ -18,7 +18,7 @@ from .core.bounds import check_number
 from .core.content import file_facts, file_state, has_settled
 from .core.workers import in_processes
 from .mel import SILENCE_DB, MelSpec, band_groups, mel_blocks, power_to_db
-from .storage.writer import StoreWriter, progress_bar, track_rows
+from .storage.writer import StoreWriter, track_rows
 
 # %% ../nbs/04_store.ipynb #ba3a89bd
 def track_frames(path, spec: MelSpec, groups: list | None = None) -> tuple[np.ndarray, float]:
@@ -136,7 +136,7 @@ def build_store(tracks, folder, spec: MelSpec = MelSpec(), workers: int | None =
     Parameters
     ----------
     tracks : pandas.DataFrame
-        One row a track: `track_id` (unique), `path`; `genre` and `artist` are kept with the track.
+        One row per track: `track_id` (unique), `path`; `genre` and `artist` are kept with the track.
     folder : str or pathlib.Path
         The store: a new or empty folder, a store made with the same parameters, or a URL of fsspec.
     spec : MelSpec
@@ -167,6 +167,8 @@ def build_store(tracks, folder, spec: MelSpec = MelSpec(), workers: int | None =
     >>> store.frames("blues.00000").shape  # doctest: +SKIP
     (1292, 128)
     """
+    from tqdm import tqdm
+
     if workers is not None:
         check_number("workers", workers, 1, 1024, whole=True)
     rows = track_rows(tracks)
@@ -174,7 +176,7 @@ def build_store(tracks, folder, spec: MelSpec = MelSpec(), workers: int | None =
         todo = writer.todo(rows)
         random.Random().shuffle(todo)
         job = partial(_add_track, writer=writer, spec=spec, groups=band_groups(spec) if todo else None)
-        with progress_bar(len(todo), progress) as bar:
+        with tqdm(total=len(todo), desc="spectrograms", unit="track", disable=not progress) as bar:
             for row, problem in _outcomes(job, todo, workers, client):
                 if problem and writer.needs(row):  # another process may have been able to read the file
                     writer.refuse(row, problem, "Replace it with a good copy or leave it out")

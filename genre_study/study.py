@@ -615,7 +615,7 @@ def side_metrics(predictions: pd.DataFrame, tracks: pd.DataFrame, genres, seed: 
     Parameters
     ----------
     predictions : pandas.DataFrame
-        One row a chunk, one column per genre, from `predict_chunks`.
+        One row per chunk, one column per genre, from `predict_chunks`.
     tracks : pandas.DataFrame
         With `track_id` and `genre`.
     genres : sequence of str

@@ -271,8 +271,8 @@ def train(model: "keras.Model", store, chunks: pd.DataFrame, spec: TrainSpec | N
     store : Store
         The frames of all tracks.
     chunks : DataFrame
-        One row a chunk: `track_id`, `genre`, `start_frame`, `n_frames` and `split`. The network learns from the rows of
-        "train", the rows of "valid" choose the best epoch, and all others are ignored. The outputs are the genres of
+        One row per chunk: `track_id`, `genre`, `start_frame`, `n_frames` and `split`. The network learns from the rows
+        of "train", the rows of "valid" choose the best epoch, and all others are ignored. The outputs are the genres of
         the table, sorted by name.
     spec : TrainSpec, optional
         All choices.

@@ -20,7 +20,7 @@ GENRES = sorted({row["genre"] for row in TRACKS.values()})
 
 
 def right_answers(*files, side=None):
-    """One row a track: mean share of right answers over the files (the seeds), and the artist (else the track)."""
+    """One row per track: mean share of right answers over the files (the seeds), and the artist (else the track)."""
     shares = []
     for name in files:
         table = pd.read_parquet(REPORTS / name)

@@ -33,7 +33,7 @@ class Listing(NamedTuple):
     root : pathlib.Path
         The folder that holds the genre folders, or in which paths start.
     tracks : pandas.DataFrame
-        One row a file: ``path``, ``genre``, ``artist`` (None if unknown) and ``track_id`` (None: named after the file).
+        One row per file: ``path``, ``genre``, ``artist`` (None if unknown), ``track_id`` (None: named after the file).
     """
 
     root: Path

@@ -24,7 +24,7 @@ from ..corpus import read_corpus
 from ..mel import MelSpec, mel_blocks, power_to_db
 from ..plot import GREY, INK, LIGHT_TO_DARK, plain_label
 from ..split import check_table
-from ..storage.writer import open_store, progress_bar
+from ..storage.writer import open_store
 
 # %% ../../nbs/corpora/audit.ipynb #704b7776
 def _n_flat(block, peak):
@@ -185,13 +185,15 @@ def _examined(rows, examine, workers, progress):
     """Examine each row; yield number and result, in any order."""
     from joblib import cpu_count
 
+    from tqdm import tqdm
+
     if examine is not _examine_row:
         workers = 1
     elif workers is None:
         workers = min(cpu_count(), -(-len(rows) // 25))  # starting a process costs as much as about 25 tracks
     one_by_one = ((number, examine(row)) for number, row in enumerate(rows))
     results = _in_workers(examine, rows, workers) if workers > 1 else one_by_one
-    with progress_bar(len(rows), progress, "audit") as bar:
+    with tqdm(total=len(rows), desc="audit", unit="track", disable=not progress) as bar:
         for result in results:
             yield result
             bar.update()

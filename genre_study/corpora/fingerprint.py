@@ -223,7 +223,7 @@ def candidates(words_of_tracks):
     Parameters
     ----------
     words_of_tracks : list of numpy.ndarray
-        One array a track, from `words`.
+        One array per track, from `words`.
 
     Returns
     -------

@@ -362,10 +362,10 @@ def expand_grid(grid, study, base=None):
     Returns
     -------
     pandas.DataFrame
-        One row a run: `key`, `label` (what varies, or the name of the case), `compared_to` (True for the level that the
-        others are compared to), one column for each parameter that the grid sets anywhere (the study's default where a
-        point leaves it; dicts flattened), and `given` (dict: the parameters that are passed to the study). All points
-        of the first seed come first, so a grid that is cut short has seen every point once.
+        One row per run: `key`, `label` (what varies, or the name of the case), `compared_to` (True for the level that
+        the others are compared to), one column for each parameter that the grid sets anywhere (the study's default
+        where a point leaves it; dicts flattened), and `given` (dict: the parameters that are passed to the study). All
+        points of the first seed come first, so a grid that is cut short has seen every point once.
 
     Raises
     ------

@@ -103,7 +103,7 @@ def grid_runs(out, name):
     Returns
     -------
     pandas.DataFrame
-        One row a run: `key`, `label`, `compared_to`, the grid's parameters, `finished` (bool), the columns of
+        One row per run: `key`, `label`, `compared_to`, the grid's parameters, `finished` (bool), the columns of
         `read_runs`.
 
     Raises

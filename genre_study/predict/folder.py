@@ -87,7 +87,7 @@ def predict_folder(folder, out, model=None, progress: bool = True) -> pd.DataFra
     Returns
     -------
     pandas.DataFrame
-        One row a file, sorted by path: path (bytes that are not UTF-8 are spelled out), content and network (hashes),
+        One row per file, sorted by path: path (bytes that are not UTF-8 are spelled out), content and network (hashes),
         problem ("" if none), top, uncertainty, reasons, novelty, duration_s and one column per genre.
 
     Raises

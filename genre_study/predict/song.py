@@ -172,7 +172,7 @@ class Prediction:
     vector : dict
         Genre to probability, in the order of the network's genres; the values sum to 1.
     timeline : pandas.DataFrame
-        One row a chunk: start_s and one column per genre, before calibration and flattening.
+        One row per chunk: start_s and one column per genre, before calibration and flattening.
     uncertainty : float
         Entropy of the vector, from 0 (one certain genre) to 1 (equal probabilities).
     reasons : list of str

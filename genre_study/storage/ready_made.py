@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.content import file_state
 from ..mel import MelSpec
-from .writer import StoreWriter, progress_bar, track_rows
+from .writer import StoreWriter, track_rows
 
 # %% ../../nbs/storage/ready_made.ipynb #34a44da5
 @contextmanager
@@ -150,6 +150,8 @@ def _add_picture(row, values, writer, resample):
 
 def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, db_range, progress):
     """Bring the spectrograms of an open archive into a store."""
+    from tqdm import tqdm
+
     ids, (n_mels, n_columns), spectrograms = _open_spectrograms(archive, file)
     spec = MelSpec(n_mels=n_mels) if spec is None else spec
     if spec.n_mels != n_mels:
@@ -160,7 +162,7 @@ def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, db_
     with StoreWriter(folder, spec, unit, frames_per_second or n_columns / seconds, db_range) as writer:
         todo = {row["track_id"]: row for row in writer.todo([{**row, "duration_s": seconds} for row in rows.values()])}
         source = file_state(file) if todo else None
-        with progress_bar(len(ids), progress) as bar:
+        with tqdm(total=len(ids), desc="spectrograms", unit="track", disable=not progress) as bar:
             for track_id, values in zip(ids, spectrograms if todo else ()):
                 if track_id in todo:
                     _add_picture({**todo[track_id], "source": source}, values, writer, bool(frames_per_second))
