@@ -1,4 +1,4 @@
-"""Golden values: frames, chunk tables, split assignments and the predictions of a small trained network.
+"""Golden values: frames, chunk tables, splits, layers, descriptors, and the predictions of a small trained network.
 
 python tests/remake_golden.py writes tests/golden/*.json anew and says what changed. Do so only after a change that is
 meant.
@@ -24,7 +24,7 @@ from genre_study.split import split_tracks
 
 FOLDER = Path(__file__).parent / "golden"
 LIBRARIES = {"features": ["numpy", "scipy", "soundfile", "soxr"], "splits": ["numpy", "pandas"],
-             "network": ["numpy", "pandas", "keras", "jax"]}
+             "network": ["numpy", "pandas", "keras", "jax"], "layers": ["keras"], "descriptors": ["keras", "jax"]}
 
 
 def sound(sample_rate=22050, seconds=2.0):
@@ -90,7 +90,55 @@ def network():
     return values | {"loss": history["loss"].round(6).tolist(), "val_loss": history["val_loss"].round(6).tolist()}
 
 
-MAKERS = {"features": features, "splits": splits, "network": network}
+SHAPING = ("filters", "kernel_size", "strides", "padding", "pool_size", "units", "activation", "rate", "momentum",
+           "epsilon", "axis")
+
+
+def layers():
+    """The layers of each network with what shapes them, a line each."""
+    from genre_study.model import build_network
+
+    result = {}
+    for name, options in (("fourteen_layer_cnn", {}), ("fourteen_layer_cnn", {"pools": "max"}), ("quick_cnn", {}),
+                          ("quick_cnn", {"depth": 3}), ("study_cnn", {"filters": (8, 16)})):
+        model = build_network(name, (128, 194, 1), 10, **options)
+        lines = []
+        for layer in model.layers:
+            config = layer.get_config()
+            start = config.get("kernel_initializer")
+            shaping = [f"{key}={config[key]}" for key in SHAPING if config.get(key) is not None]
+            scale = (start or {"config": {}})["config"].get("scale", "")
+            shaping += [f"starts={start['class_name']}{scale}"] if start else []
+            lines.append(" ".join([type(layer).__name__, *shaping]))
+        result[f"{name} {options}"] = lines
+    return result
+
+
+def descriptors():
+    """For each group of descriptors of two chunks: mean, spread, and five values."""
+    from genre_study.mel import mel_spectrogram
+    from genre_study.network.study_cnn import GROUPS, study_cnn
+
+    wave = sound(seconds=9.1).astype("float32")
+    decibels = 10 * np.log10(np.maximum(mel_spectrogram(wave), 1e-10))
+    chunks = np.stack([decibels[:, :194], decibels[:, 194:388]])[..., None] / 20 + 2
+    result = {}
+    for group in GROUPS:
+        model = study_cnn(groups=(group,))
+        values = np.asarray(layers_until(model, "descriptors").predict(chunks, verbose=0), "float64")
+        picked = values[:, np.linspace(0, values.shape[1] - 1, 5).astype(int)]
+        result[group] = np.c_[values.mean(axis=1), values.std(axis=1), picked].round(5).tolist()
+    return result
+
+
+def layers_until(model, name):
+    """The part of a network that ends with this layer."""
+    import keras
+
+    return keras.Model(model.inputs, model.get_layer(name).output)
+
+
+MAKERS = {"features": features, "splits": splits, "network": network, "layers": layers, "descriptors": descriptors}
 
 
 def made_with(name):

@@ -89,3 +89,25 @@ def test_chunks_of_many_tracks_are_those_of_each():
     assert sides == {"a": {"train"}, "b": {"valid"}, "c": {"test"}}
     ends = (chunks.start_frame + chunks.n_frames).groupby(chunks.track_id).max()
     assert (ends <= tracks.set_index("track_id").n_frames.reindex(ends.index) + 2).all()
+
+
+@pytest.mark.parametrize("short, n_of_a_short_one", [("pad", 1), ("drop", 0)])
+def test_a_track_that_is_exactly_as_long_as_its_chunks_loses_none(short, n_of_a_short_one):
+    """Without tolerance: one frame less is one chunk less, or a padded one where there would be none."""
+    spec = ChunkSpec(3.0, 0.5, short=short, tolerance_s=0.0)
+    n_frames = [299, 300, 449, 450, 600]
+    tracks = pd.DataFrame({"track_id": [str(n) for n in n_frames], "n_frames": n_frames})
+    found = chunk_table(tracks, spec, 100.0).track_id.value_counts()
+    assert [found.get(str(n), 0) for n in n_frames] == [n_of_a_short_one, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rate, accepted", [(43.07, True), (40.0, True), (46.0, True), (12.9, False), (86.1, False)])
+def test_another_rate_than_the_tracks_have_is_refused(rate, accepted):
+    """Unless the tracks don't agree with each other: then a header is wrong, and not the rate."""
+    tracks = pd.DataFrame({"track_id": list("abcdef"), "n_frames": 1292, "duration_s": 30.0})
+    if accepted:
+        assert len(chunk_table(tracks, frames_per_second=rate)) > 6
+    else:
+        with pytest.raises(ValueError, match=rf"43\.1 frames a second .* frames_per_second={rate:g}; pass"):
+            chunk_table(tracks, frames_per_second=rate)
+    assert len(chunk_table(tracks.assign(duration_s=[30.0, 30.0, 30.0, 120.0, 120.0, 120.0]), frames_per_second=rate))

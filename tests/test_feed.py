@@ -8,7 +8,7 @@ from backend_probe import small_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genre_study.feed import SCALINGS, ChunkFeed, read_chunks
+from genre_study.feed import SCALINGS, ChunkFeed, fit_scaling, mask, mixup, read_chunks
 
 STORE, CHUNKS = small_store()
 GENRES = ["a", "b", "c"]
@@ -110,3 +110,47 @@ def test_labels_stand_in_the_order_of_the_genres_that_are_given():
                            "n_frames": 8})
     _, labels = ChunkFeed(store, chunks, ["blues", "jazz", "rock"], batch_size=3, shuffle=False)[0]
     assert np.asarray(labels).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+def test_mixup_draws_a_share_for_each_chunk_and_pairs_at_random(alpha):
+    """With a label of its own for each chunk, a blend tells its partner and its share: Beta(alpha, alpha)."""
+    n, rng = 600, np.random.default_rng(4)
+    chunks, identity = rng.random((n, 2, 3, 1), dtype="float32"), np.eye(n, dtype="float32")
+    partners = []
+    for _ in range(2):
+        blended, labels = mixup(chunks, identity, rng, alpha)
+        share, rest = labels.diagonal(), labels * (1 - identity)
+        partner = np.where(rest.any(axis=1), rest.argmax(axis=1), np.arange(n))
+        wide = share[:, None, None, None]
+        np.testing.assert_allclose(blended, chunks * wide + chunks[partner] * (1 - wide), atol=1e-5)
+        assert len(set(share.tolist())) > n / 2
+        assert np.var(share) == pytest.approx(1 / (8 * alpha + 4), rel=0.15)
+        partners.append(partner)
+    assert (partners[0] != partners[1]).mean() > 0.9  # no fixed pairs
+    assert abs(np.corrcoef(partners[0], np.arange(n))[0, 1]) < 0.2  # nor neighbours or opposites
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_mask_hides_a_run_behind_the_mean_of_its_own_chunk(axis):
+    rng = np.random.default_rng(0)
+    before = rng.normal(0, 1, (40, 12, 20, 1)).astype("float32") + np.arange(40, dtype="float32")[:, None, None, None]
+    after = before.copy()
+    mask(after, rng, 6, axis)
+    widths, first = [], []
+    for one, other in zip(before[..., 0], after[..., 0], strict=True):
+        lines = np.flatnonzero((one != other).any(axis=2 - axis))
+        widths.append(len(lines))
+        first += lines[:1].tolist()
+        assert lines.size == 0 or lines.size == lines[-1] - lines[0] + 1
+        np.testing.assert_allclose(np.take(other, lines, axis=axis - 1), one.mean(), rtol=1e-5)
+    assert set(widths) == set(range(7)) and len(set(first)) > 5
+
+
+def test_what_hardly_varies_is_not_blown_up():
+    """Rounding alone moves a constant band by less than a thousandth of a decibel: that is no signal."""
+    frames = np.random.default_rng(0).normal(0, 1, (400, 3)) * [1e-4, 5e-3, 10.0] - 50
+    shift, gain = fit_scaling(frames, "band")
+    np.testing.assert_allclose(shift, -50, atol=2)
+    np.testing.assert_allclose(gain, [0, 200, 0.1], rtol=0.1)
+    assert fit_scaling(frames[:, :1], "track")[1].tolist() == [0.0]

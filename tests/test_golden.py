@@ -40,6 +40,22 @@ def test_predictions_of_a_small_network():
     assert moved > 0.05, "training must change what is compared"
 
 
+def test_layers_of_every_network():
+    golden, now = load("layers")[0], MAKERS["layers"]()
+    assert golden.keys() == now.keys()
+    for name, expected in golden.items():
+        differ = [pair for pair in zip(now[name], expected, strict=True) if pair[0] != pair[1]]
+        assert not differ, f"{name}: {differ[0][0]!r} instead of {differ[0][1]!r}. {advice('layers')}"
+
+
+def test_values_of_every_group_of_descriptors():
+    golden, now = load("descriptors")[0], MAKERS["descriptors"]()
+    assert golden.keys() == now.keys()
+    for name, expected in golden.items():
+        difference = np.abs(np.subtract(now[name], expected)) / np.array(expected)[:, 1:2]  # in spreads of the group
+        assert difference.max() < 2e-3, f"{name} changed by {difference.max():.2g} spreads. {advice('descriptors')}"
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_advice_names_the_command(name):
     assert "python tests/remake_golden.py" in advice(name)

@@ -356,11 +356,23 @@ def test_a_seed_changes_the_order_of_the_heads_rows_and_how_they_are_mixed():
                                                                            np.sort(dealt(2, 0.4), 0))
 
 
+def test_the_rows_of_the_heads_are_mixed_anew_in_each_batch_and_epoch():
+    """The batches hold the same rows; what differs is drawn."""
+    rows = np.tile(np.random.default_rng(0).random((8, 3)), (2, 1))
+    feed = ValueFeed(rows, np.tile(np.eye(8), (2, 1)), n_heads=1, batch_size=8, shuffle=False, mixup_alpha=0.4)
+    first, second = feed[0][0], feed[1][0]
+    feed.epoch = 1
+    later = feed[0][0]
+    feed.epoch = 0
+    assert len({first.tobytes(), second.tobytes(), later.tobytes()}) == 3 and np.array_equal(feed[0][0], first)
+
+
 def test_rows_of_the_test_side_are_in_no_feed_of_the_heads():
-    """And every row of the two other sides is dealt, those of the validation in order, to the last."""
+    """And every row of the two other sides is dealt, those of the validation in order, unmixed, to the last."""
     values = np.arange(44.0).reshape(22, 2)
     chunks = pd.DataFrame({"genre": list("ba") * 11, "split": (["train", "test", "valid"] * 8)[:22]})
-    train_feed, valid_feed = value_feeds(values, chunks, ["a", "b"], TrainSpec(batch_size=3), n_heads=2)
+    train_feed, _ = value_feeds(values, chunks, ["a", "b"], TrainSpec(batch_size=3), n_heads=2)
+    _, valid_feed = value_feeds(values, chunks, ["a", "b"], TrainSpec(batch_size=3, mixup_alpha=0.4), n_heads=2)
     learned = np.concatenate([train_feed[number][0] for number in range(len(train_feed))])
     assert set(learned[:, 0]) <= set(values[(chunks["split"] == "train").to_numpy(), 0]) and len(learned) == 6
     batches = [valid_feed.whole_batch(number) for number in range(len(valid_feed))]

@@ -126,3 +126,13 @@ def test_whole_numbers_are_no_samples(kind):
     """Their scale can't be told; divided by nothing they would be noise a thousand times too loud."""
     with pytest.raises(TypeError, match=kind):
         mel_spectrogram(np.ones(4096, kind))
+
+
+@pytest.mark.parametrize("second", [0.5, 9.0, 21.0])
+def test_a_sample_that_is_too_large_is_placed_in_time(second):
+    """Wherever it is: before, in and after the first group of 256 windows that is computed together."""
+    waveform = np.zeros(25 * 22050, np.float32)
+    waveform[int(second * 22050)] = 3e38  # finite, but its power is not
+    with pytest.raises(ValueError, match="too large near") as refused:
+        mel_spectrogram(waveform)
+    assert float(str(refused.value).split()[-2]) == pytest.approx(second, abs=0.06)

@@ -1,16 +1,19 @@
 """Training: repeatable, continued after a kill at any moment, and with every option."""
+import json
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from backend_probe import small_store
 
+from genre_study.evaluate import predict_chunks
 from genre_study.model import build_network
 from genre_study.network.checkpoint import CHECKPOINT, Recorder, load_checkpoint
-from genre_study.train import RECIPES, TrainSpec, compile_model, train
+from genre_study.train import RECIPES, TrainSpec, _reset_seeds, compile_model, train
 
 HERE = Path(__file__).parent
 EVERYTHING = {"batch_size": 16, "learning_rate": 5e-3, "optimizer": "adamw", "weight_decay": 1e-3,
@@ -123,6 +126,23 @@ def test_best_weights_are_those_of_the_best_epoch(monitor, ema_momentum):
     np.testing.assert_allclose(loss, history["val_loss"][best[monitor]], rtol=1e-3)
 
 
+@pytest.mark.parametrize("option", [{"mixup_alpha": 0.4}, {"time_mask": 30}, {"band_mask": 12}, {"ema_momentum": 0.8},
+                                    {"label_smoothing": 0.2}, {"optimizer": "adamw", "weight_decay": 0.1}])
+def test_validation_is_measured_on_the_chunks_as_they_are(option):
+    """Whatever the training side goes through: loss and accuracy of the last epoch are those of plain predictions."""
+    store, chunks = small_store()
+    model = build_network("quick_cnn", (16, 40, 1), 3, seed=1)
+    history = train(model, store, chunks, TrainSpec(epochs=3, monitor="last", **PLAIN, **option), progress=False)
+    valid = chunks[chunks["split"] == "valid"]
+    found = predict_chunks(model, store, valid)[["a", "b", "c"]].to_numpy()
+    truth = np.eye(3)[valid["genre"].map({"a": 0, "b": 1, "c": 2})]
+    smoothing = option.get("label_smoothing", 0.0)
+    loss = -((truth * (1 - smoothing) + smoothing / 3) * np.log(np.clip(found, 1e-7, 1))).sum(axis=1).mean()
+    np.testing.assert_allclose(history["val_loss"].iloc[-1], loss, rtol=2e-3)
+    right = (found.argmax(axis=1) == truth.argmax(axis=1)).mean()
+    np.testing.assert_allclose(history["val_accuracy"].iloc[-1], right, atol=1e-6)
+
+
 def test_history_does_not_depend_on_memory_if_all_fits():
     spec = TrainSpec(epochs=2, **PLAIN)
     assert same(run(spec, memory_mb=50), run(spec, memory_mb=5000))
@@ -220,3 +240,50 @@ def test_every_epoch_has_an_order_of_its_own(monkeypatch):
     store, chunks = small_store()
     train(build_network("quick_cnn", (16, 40, 1), 3, seed=0), store, chunks, TrainSpec(epochs=3), progress=False)
     assert seen >= {0, 1, 2}
+
+
+@pytest.mark.parametrize("loss, expected", [("categorical_crossentropy", lambda y, p: -(y * np.log(p)).sum(1)),
+                                            ("binary_crossentropy",
+                                             lambda y, p: -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1))])
+def test_the_optimizer_and_the_loss_are_those_of_the_choices(loss, expected):
+    spec = TrainSpec(optimizer="adamw", weight_decay=0.03, learning_rate=0.002, ema_momentum=0.97, loss=loss,
+                     label_smoothing=0.2)
+    model = build_network("quick_cnn", (16, 40, 1), 3)
+    compile_model(model, spec, steps_per_epoch=5)
+    optimizer = model.optimizer
+    assert optimizer.use_ema and (optimizer.ema_momentum, optimizer.weight_decay) == (0.97, 0.03)
+    assert float(optimizer.learning_rate) == pytest.approx(0.002)
+    found, labels = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], "float32"), np.eye(3, dtype="float32")[[0, 1]]
+    smooth = labels * 0.8 + (0.2 / 3 if loss.startswith("categorical") else 0.1)
+    np.testing.assert_allclose(model.loss(labels, found), expected(smooth, found).mean(), rtol=1e-5)
+
+
+def test_dropout_starts_from_the_seed_in_each_layer_by_itself():
+    import keras
+
+    layers = [keras.layers.Dropout(0.5) for _ in range(3)]
+    model = keras.Sequential([keras.Input((400,)), *layers])
+
+    def dropped(seed):
+        _reset_seeds(model, seed)
+        return [np.asarray(layer(np.ones((1, 400), "float32"), training=True)).tobytes() for layer in layers]
+
+    first = dropped(3)
+    assert len(set(first)) == 3 and dropped(3) == first and not set(dropped(4)) & set(first)
+
+
+@pytest.mark.parametrize("monitor, values, kept", [("val_loss", [0.9, 0.5, 0.5, 0.6], 1), ("last", [0.1, 0.9, 0.9], 2),
+                                                   ("val_accuracy", [0.2, 0.6, 0.6, 0.1], 1)])
+def test_of_two_epochs_that_are_equally_good_the_first_is_kept(monitor, values, kept):
+    epochs = iter(range(4))
+    recorder = Recorder(SimpleNamespace(get_weights=lambda: next(epochs)), None, TrainSpec(monitor=monitor), None, "")
+    for epoch, value in enumerate(values):
+        recorder.begin_epoch(epoch)
+        recorder.end_validation()
+        recorder.end_epoch(epoch, {"loss": 1.0, "accuracy": 0.5, "val_loss": value, "val_accuracy": value})
+    assert recorder.best == kept
+
+
+def test_the_recipe_is_the_one_whose_accuracy_is_reported(root):
+    """README quotes the accuracy of reports/accuracy; a changed recipe needs it measured again."""
+    assert json.loads((root / "reports/accuracy/metrics.json").read_text())["recipe"] == RECIPES["study_cnn"]
