@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from genre_study.corpus import gtzan_tracks
-from genre_study.score.compare import compare_run_folders, comparison_table, format_table, read_songs
+from genre_study.score.compare import compare_run_folders, comparison_table, format_table, read_songs, run_table
 from genre_study.split import artist_groups
 
 GENRES = ["jazz", "metal", "pop"]
@@ -112,6 +112,40 @@ def test_table_as_text_csv_and_latex(tmp_path):
     assert r"b \& c minus 50\%\_net" in latex and latex.startswith(r"\begin{tabular}{lrrrrr}")
     assert len(text.splitlines()) == 8 and "None" not in text + csv + latex and "nan" not in text + csv + latex
     assert "1.2e-05" in format_table(pd.DataFrame({"p": [1.2e-5]}))
+
+
+def test_every_row_of_the_tables_is_of_the_measure_that_it_names(tmp_path):
+    made_up_run(tmp_path / "one", 0, 0.8, n=200)
+    made_up_run(tmp_path / "other", 1, 1.4, n=200)
+    found = compare_run_folders(tmp_path / "one", tmp_path / "other", seed=5, n_resamples=31)
+    table = comparison_table(found, ("A", "B")).set_index("measure")
+    right = [read_songs(tmp_path / name)[0].set_index("track_id")[GENRES].idxmax(axis=1) for name in ("one", "other")]
+    truth = read_songs(tmp_path / "one")[1].set_index("track_id").genre
+    one, other = (each == truth.reindex(each.index) for each in right)
+    expected = {"accuracy of A": one.mean(), "accuracy of B": other.mean(), "B minus A": other.mean() - one.mean(),
+                "songs right in A only": (one & ~other).sum(), "songs right in B only": (other & ~one).sum(),
+                "songs": 200, "McNemar's exact test: p": found["mcnemar_p"]}
+    assert table["value"].to_dict() == pytest.approx(expected)
+    other_seed = compare_run_folders(tmp_path / "one", tmp_path / "other", seed=6, n_resamples=31)
+    for key in ("difference_ci95", "accuracy_first_ci95", "accuracy_second_ci95", "difference_ci95_artists"):
+        assert other_seed[key] != found[key]
+    part = {"accuracy": 0.71, "macro_f1": 0.62, "top3": 0.93, "n": 60, "accuracy_ci95": [0.6, 0.8],
+            "macro_f1_ci95": [0.5, 0.7]}
+    (tmp_path / "one" / "metrics.json").write_text(json.dumps({"song": part, "chunk": part | {"macro_f1": 0.41}}))
+    rows = run_table(tmp_path / "one").set_index("measure")
+    assert rows["value"].to_dict() == {f"{unit}: {name}": value for unit, f1 in (("songs", 0.62), ("chunks", 0.41))
+                                       for name, value in (("accuracy", 0.71), ("macro F1", f1),
+                                                           ("true genre among three", 0.93), ("number", 60))}
+    assert rows.loc["songs: macro F1", ["low, songs", "high, songs"]].tolist() == [0.5, 0.7]
+
+
+def test_runs_scored_on_different_sides_are_compared_on_one(tmp_path):
+    """The side of the first: a tuned run against a finished one, both on valid."""
+    made_up_run(tmp_path / "one", 0, scored_side="valid")
+    made_up_run(tmp_path / "other", 1, scored_side="test")
+    found = compare_run_folders(tmp_path / "one", tmp_path / "other")
+    made_up_run(tmp_path / "same", 1, scored_side="valid")
+    assert found == compare_run_folders(tmp_path / "one", tmp_path / "same") and found["side"] == "valid"
 
 
 def test_command_line(tmp_path, capsys):

@@ -574,3 +574,99 @@ def test_certain_answers_are_in_the_highest_bin():
     curve = reliability_curve(songs, tracks, ["jazz", "pop"], n_bins=5)
     assert curve.n.sum() == 60 and curve.high.max() == 1.0 and curve.low.is_unique and len(curve) == 3
     assert ((curve.low - 1e-9 <= curve.confidence) & (curve.confidence <= curve.high)).all()
+
+
+def test_intervals_have_the_level_and_the_resamples_that_are_asked_for():
+    counts = np.column_stack([np.random.default_rng(0).random(200) < 0.7, np.ones(200)])
+    share = counts[:, 0].mean()
+
+    def interval(**options):
+        return bootstrap_interval(counts, lambda c: c[:, 0] / c[:, 1], **options)
+
+    for level in (0.5, 0.9, 0.99):
+        half = stats.norm.ppf((1 + level) / 2) * np.sqrt(share * (1 - share) / 200)
+        np.testing.assert_allclose(interval(level=level), (share - half, share + half), atol=0.012)
+        peer = stats.binomtest(140, 200).proportion_ci(level, method="wilson")
+        assert wilson_interval(140, 200, level) == pytest.approx((peer.low, peer.high))
+    seen = []
+    bootstrap_interval(counts, lambda c: seen.append(len(c)) or c[:, 0] / c[:, 1], n_resamples=37)
+    assert seen == [37]
+
+
+def test_one_artist_alone_leaves_an_interval_no_width():
+    """All resamples are the whole then: its two ends are the value itself, of chunks and of songs, of F1 as well."""
+    tracks, chunks = made_up(n_tracks=30, skill=0.8)
+    tracks = tracks.assign(artist="a band", genre=["blues"] * 18 + ["jazz"] * 8 + ["metal"] * 3 + ["pop"])
+    for table in (chunks, song_vectors(chunks)):
+        found = evaluate(table, tracks, GENRES)
+        assert found["n_artists"] == 1 and found["macro_f1"] != pytest.approx(found["accuracy"], abs=1e-3)
+        for name in ("accuracy", "macro_f1"):
+            assert found[f"{name}_ci95_artists"] == pytest.approx([found[name]] * 2)
+        pooled = pooled_accuracy([table, table[::2]], tracks, GENRES)
+        assert pooled["n"] == len(table) + len(table[::2])
+        assert pooled["accuracy_ci95_artists"] == pytest.approx([pooled["accuracy"]] * 2)
+
+
+def test_the_interval_over_artists_draws_as_many_as_there_are():
+    """Five bands of twenty songs are five draws: against SciPy, over the sums of each band."""
+    rng = np.random.default_rng(2)
+    right = rng.random((5, 20)) < np.linspace(0.2, 0.9, 5)[:, None]
+    counts = np.column_stack([right.ravel(), np.ones(100)])
+    found = bootstrap_interval(counts, lambda c: c[:, 0] / c[:, 1], np.repeat(list("abcde"), 20), n_resamples=9999)
+    peer = stats.bootstrap((right.mean(axis=1),), np.mean, n_resamples=9999, method="percentile", rng=1)
+    np.testing.assert_allclose(found, tuple(peer.confidence_interval), atol=0.03)
+
+
+def test_artists_are_counted_on_the_side_that_was_predicted():
+    tracks, chunks = made_up(n_tracks=40, n_artists=12)
+    half = tracks.track_id[:15]
+    found = evaluate(chunks[chunks.track_id.isin(half)], tracks, GENRES)
+    assert found["n_artists"] == tracks.artist[:15].nunique() < tracks.artist.nunique()
+    assert found["n_tracks"] == 15
+
+
+def test_a_genre_that_is_never_named_has_no_precision():
+    tracks = pd.DataFrame({"track_id": list("abc"), "genre": ["blues", "jazz", "pop"]})
+    songs = tracks[["track_id"]].assign(blues=1.0, jazz=0.0, pop=0.0)
+    found = evaluate(songs, tracks, ["blues", "jazz", "pop"])["per_genre"]
+    assert [found[name]["precision"] for name in ("blues", "jazz", "pop")] == pytest.approx([1 / 3, 0, 0])
+    assert [found[name]["recall"] for name in ("blues", "jazz", "pop")] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 9, 23])
+def test_a_batch_that_is_not_full_changes_no_prediction(batch_size):
+    """Filled up with zeros, in the precision of the others."""
+    from genre_study.feed import read_chunks
+    from genre_study.model import build_network
+
+    chunks = pd.DataFrame({"track_id": [f"t{i % 5}" for i in range(23)], "start_frame": np.arange(23) * 7})
+    chunks = chunks.assign(start_s=chunks.start_frame * 512 / 22050, n_frames=130)
+    network = build_network("quick_cnn", (16, 130, 1), 4, seed=2)
+    expected = network.predict(read_chunks(Tracks(), chunks), verbose=0)
+    found = predict_chunks(network, Tracks(), chunks, GENRES, batch_size=batch_size)[GENRES].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.4, 3.0, 8.0])
+def test_a_temperature_that_was_applied_is_found_again(temperature):
+    """Probabilities that are right as often as they say, made too sure or not sure enough."""
+    rng = np.random.default_rng(0)
+    honest = rng.dirichlet(np.full(4, 3.0), 4000)
+    truth = [rng.choice(GENRES, p=row) for row in honest]
+    tracks = pd.DataFrame({"track_id": [f"t{i:04d}" for i in range(4000)], "genre": truth})
+    songs = tracks[["track_id"]].assign(**dict(zip(GENRES, honest.T)))
+    other = apply_temperature(songs, 1 / temperature, GENRES)
+    assert fit_temperature(other, tracks, GENRES) == pytest.approx(temperature, rel=0.1)
+
+
+def test_a_reliability_curve_has_the_bins_and_the_means_that_it_names():
+    confidence = np.r_[np.full(9, 0.62), 0.69, np.full(10, 0.75)]
+    tracks = pd.DataFrame({"track_id": [f"t{i:02d}" for i in range(20)], "genre": ["jazz"] * 15 + ["pop"] * 5})
+    songs = tracks[["track_id"]].assign(jazz=confidence, pop=1 - confidence)
+    for n_bins, confidences in ((10, [(9 * 0.62 + 0.69) / 10, 0.75]), (2, [confidence.mean()])):
+        curve = reliability_curve(songs, tracks, ["jazz", "pop"], n_bins)
+        assert curve.confidence.tolist() == pytest.approx(confidences)
+        error = np.average(abs(curve.confidence - curve.accuracy), weights=curve.n)
+        assert expected_calibration_error(songs, tracks, ["jazz", "pop"], n_bins) == pytest.approx(error)
+    one, two = (expected_calibration_error(songs, tracks, ["jazz", "pop"], n) for n in (10, 2))
+    assert one != pytest.approx(two)

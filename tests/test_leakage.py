@@ -9,6 +9,7 @@ import pytest
 
 from genre_study import study
 from genre_study.corpus import gtzan_tracks
+from genre_study.score.leakage import neighbour_share
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,26 @@ def test_leakage_study_reads_run_folders(root, corpus, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="no finished run"):
         papermill.execute_notebook(tmp_path / "leakage.ipynb", tmp_path / "out.ipynb", cwd=tmp_path, progress_bar=False,
                                    parameters={"runs": [str(tmp_path / "nothing")], "out_dir": str(out)})
+
+
+@pytest.mark.parametrize("apart, min_shared, neighbours", [(89, 0.1, True), (90, 0.1, False), (99, 0.1, False),
+                                                           (99, 0.0, True), (100, 0.0, False), (-89, 0.1, True)])
+def test_neighbours_share_more_than_the_part_that_is_asked_for(apart, min_shared, neighbours):
+    chunks = pd.DataFrame({"track_id": "a", "start_frame": [200, 200 + apart], "n_frames": 100,
+                           "split": ["train", "test"]})
+    assert neighbour_share(chunks, min_shared=min_shared)["overlap_in_train"] == neighbours
+    if min_shared == 0.1:
+        assert neighbour_share(chunks)["overlap_in_train"] == neighbours  # that is the default
+
+
+def test_the_nearest_chunk_is_found_on_the_scale_of_the_training_side():
+    """A test chunk far out would shrink one feature for all others, if the scale were taken from it too."""
+    chunks = pd.DataFrame({"track_id": ["a", "b", "b", "c"], "genre": ["blues", "jazz", "jazz", "pop"],
+                           "start_frame": [0, 0, 60, 0], "n_frames": 100, "split": ["train", "train", "test", "test"]})
+    features = np.array([[0.0, 0.0], [1.0, 10.0], [0.9, 4.0], [1000.0, 0.0]])
+    assert neighbour_share(chunks, features) == {
+        "n_test": 2, "track_in_train": 0.5, "overlap_in_train": 0.5, "nearest_same_track": 0.5,
+        "nearest_overlaps": 0.5, "nearest_same_genre": 0.5}
+    elsewhere = chunks.assign(start_frame=[0, 0, 95, 0])
+    assert neighbour_share(elsewhere, features)["nearest_overlaps"] == 0
+    assert neighbour_share(elsewhere, features)["nearest_same_track"] == 0.5
