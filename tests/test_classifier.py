@@ -7,6 +7,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import estimator_checks
 
 from genre_study.core.names import name_key
+from genre_study.model import build_network
 from genre_study.predict import classifier
 from genre_study.predict.classifier import GenreClassifier
 from genre_study.predict.song import predict_song
@@ -113,3 +114,28 @@ def test_an_artist_is_on_one_side_of_fit_however_spelled(songs, monkeypatch, art
 def test_genres_that_differ_in_spelling_only_are_refused(songs):
     with pytest.raises(ValueError, match=r"y has genres that differ in spelling only: \['Rock', 'jazz', 'rock'"):
         GenreClassifier().fit(songs[0][:3], ["Rock", "rock ", "jazz"])
+
+
+def test_every_parameter_reaches_the_training(songs, monkeypatch):
+    paths, labels = songs
+    built, trained = [], []
+
+    def build(name, shape, n_genres, seed):
+        built.append((name, shape, n_genres, seed))
+        return build_network(name, shape, n_genres, seed=seed)
+
+    def train(network, store, chunks, spec, progress):
+        network.genres = ("classical", "metal")
+        trained.append((chunks, spec, progress))
+
+    monkeypatch.setattr(classifier, "build_network", build)
+    monkeypatch.setattr(classifier, "train", train)
+    model = GenreClassifier(network="fourteen_layer_cnn", chunk_seconds=2.5, epochs=7, batch_size=5,
+                            learning_rate=0.004, valid_share=0.25, seed=9)
+    model.fit(paths, labels)
+    (name, shape, n_genres, seed), (chunks, spec, progress) = built[0], trained[0]
+    assert (name, shape, n_genres, seed) == ("fourteen_layer_cnn", (128, 108, 1), 2, 9) and not progress
+    assert (spec.epochs, spec.batch_size, spec.learning_rate, spec.seed) == (7, 5, 0.004, 9)
+    assert set(chunks.n_frames) == {108} and model.bundle_.chunk.seconds == 2.5
+    sides = chunks.drop_duplicates("track_id").split.value_counts()
+    assert sides.to_dict() == {"train": 6, "valid": 2}

@@ -1060,3 +1060,28 @@ def test_samples_that_are_no_numbers_are_refused_as_they_are_read(value):
     samples[20_000] = value
     with pytest.raises(AudioError, match="NaN, infinite"):
         list(Recording((samples, 22050)))
+
+
+@pytest.mark.parametrize("temperature, trust", [(1.0, 1.0), (2.5, 0.7)])
+def test_the_stretches_of_a_song_are_those_in_which_one_genre_leads(temperature, trust):
+    """Each from its first chunk to the next stretch, the last to the end; its probability as the vector's is made."""
+    leads = pd.DataFrame({"start_s": np.arange(6) * 1.5, "jazz": [0.7, 0.9, 0.2, 0.3, 0.8, 0.6]})
+    timeline = leads.assign(pop=1 - leads.jazz)
+    song = Prediction(vector={"jazz": 0.6, "pop": 0.4}, timeline=timeline, uncertainty=0.0, reasons=[], novelty=1.0,
+                      name="x", duration_s=9.8, trained_on="", trust=trust, temperature=temperature, chunk_s=3.0)
+    heard = song.heard
+    assert heard.genre.tolist() == ["jazz", "pop", "jazz"]
+    assert heard.start_s.tolist() == [0.0, 3.0, 6.0] and heard.end_s.tolist() == [3.0, 6.0, 9.8]
+    for mean, found in zip((0.8, 0.75, 0.7), heard.probability, strict=True):
+        sharp = mean ** (1 / temperature) / (mean ** (1 / temperature) + (1 - mean) ** (1 / temperature))
+        assert found == pytest.approx(trust * sharp + (1 - trust) / 2)
+    assert replace(song, duration_s=20.0).heard.end_s.iloc[-1] == 10.5  # where its last chunk ends
+
+
+@pytest.mark.parametrize("probability, trust, named", [(0.5, 0.5, True), (0.49, 1.0, False), (0.9, 0.49, False),
+                                                       (0.51, 0.51, True)])
+def test_a_genre_is_named_from_one_half_on(probability, trust, named):
+    song = Prediction(vector={"jazz": probability, "pop": 0.2, "rock": 0.8 - probability}, timeline=None,
+                      uncertainty=0.0, reasons=[], novelty=1.0, name="x", duration_s=9.0, trained_on="", trust=trust)
+    top = song.top[0][0]
+    assert song.genre == (top if named else None)

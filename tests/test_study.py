@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from genre_study import study
 from genre_study.corpus import gtzan_tracks
+from genre_study.evaluate import evaluate
 from genre_study.grid.page import write_page
 from genre_study.mel import MelSpec
 from genre_study.predict.bundle import bundle_of_run
@@ -192,7 +193,7 @@ def test_the_result_is_written_in_the_last_cell(root):
     assert [line for line in cells[-1].splitlines() if line.strip()][-1] == "print(result)"
 
 
-def finished(folder, learned=(), relabelled=False, content=None, **parameters):
+def finished(folder, learned=(), relabelled=False, content=None, noise=0.0, **parameters):
     """Finish a run of two tracks a genre and side; its validation songs are all right, its test songs all wrong."""
     rows = [(f"{genre} {side} {k}", genre, f"{genre} {side}", side) for genre in "ab" for side in
             ("train", "valid", "test") for k in range(2)]
@@ -204,6 +205,7 @@ def finished(folder, learned=(), relabelled=False, content=None, **parameters):
     for side, right in (("valid", 0.9), ("test", 0.1)):
         some = chunks[chunks.split == side]
         is_a = np.where(some.genre == "a", right, 1 - right)
+        is_a = np.clip(is_a + np.random.default_rng(len(side)).normal(0, noise, len(is_a)), 0.0, 1.0) if noise else is_a
         tables[side] = some[["track_id", "start_s"]].assign(a=is_a, b=1 - is_a)
         tables[side].attrs["learned"] = list(learned)
     store = SimpleNamespace(problems=[], unit="db", frames_per_second=43.0, spec=MelSpec())
@@ -222,6 +224,24 @@ def test_a_run_quotes_the_side_it_was_scored_on(tmp_path, side, accuracy):
     assert metrics["valid"]["song"]["accuracy"] == 1.0
     assert metrics["n_tracks"] == dict.fromkeys(("train", "valid", "test"), 4)
     assert metrics["n_chunks"] == dict.fromkeys(("train", "valid", "test"), 12)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_metrics_of_a_run_are_those_of_its_tables(tmp_path, seed, monkeypatch):
+    """Songs are the means of their chunks; both are scored from what the run has written, with its own seed."""
+    seeds = []
+    monkeypatch.setattr(study, "evaluate", lambda *a, seed, **b: seeds.append(seed) or evaluate(*a, seed=seed, **b))
+    metrics, tracks, _ = finished(tmp_path / "run", noise=0.6, seed=seed, scored_side="test")
+    assert set(seeds) == {seed}
+    chunks, songs = (pd.read_parquet(tmp_path / "run" / f"{name}.parquet") for name in ("chunks", "songs"))
+    means = chunks.groupby("track_id")[["a", "b"]].mean()
+    pd.testing.assert_frame_equal(songs.set_index("track_id")[["a", "b"]].sort_index(), means, rtol=1e-6)
+    for side, found in (("test", metrics), ("valid", metrics["valid"])):
+        for name, table in (("song", songs), ("chunk", chunks)):
+            columns = [column for column in ("track_id", "start_s", "a", "b") if column in table]
+            part = table[table.split == side][columns]
+            assert found[name]["n"] == len(part) and (name == "song" or 0 < found[name]["accuracy"] < 1)
+            assert found[name] == evaluate(part, tracks, ["a", "b"], seed=seed)
 
 
 def test_a_run_says_what_it_learned_from(tmp_path):
