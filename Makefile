@@ -26,8 +26,8 @@ help:
 
 .venv/base: settings.ini setup.py constraints.txt
 	@command -v "$(PYTHON)" > /dev/null || \
-	  { echo "genre_study needs Python 3.11 or later; $(PYTHON) is not there: make PYTHON=/path/to/python" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("genre_study needs Python 3.11 or later; \
+	  { echo "genre_study needs Python 3.11 to 3.14; $(PYTHON) is not there: make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; (3, 11) <= sys.version_info < (3, 15) or sys.exit("genre_study needs Python 3.11 to 3.14; \
 	$(PYTHON) is Python %s: make PYTHON=/path/to/python" % sys.version.split()[0])'
 	test -x $(BIN)/pip || $(if $(UV),"$(UV)" venv -q --seed -p "$(PYTHON)" .venv,"$(PYTHON)" -m venv .venv)
 	$(INSTALL) wheel 'setuptools<80'

@@ -356,6 +356,8 @@ def _fetch(options):
 
     tracks = fetch_gtzan(options.folder, options.archive, progress=sys.stderr.isatty())
     print(f"{len(tracks)} tracks in {options.folder}", file=sys.stderr)
+    for row in tracks[tracks.problem != ""].itertuples():
+        print(f"{row.track_id} can't be read: {printable(row.problem)}", file=sys.stderr)
     return 0
 
 

@@ -35,8 +35,8 @@ def _one_spelling(genres):
     for genre, n_tracks in genres.value_counts().items():
         spelled[tidy_name(genre)] += n_tracks
     for name in sorted(spelled, key=lambda name: (-spelled[name], name.swapcase())):
-        by_key.setdefault(name_key(name), name)
-    chosen = {genre: by_key[name_key(genre)] for genre in genres.unique()}
+        by_key.setdefault(genre_key(name) or name_key(name), name)
+    chosen = {genre: by_key[genre_key(genre) or name_key(genre)] for genre in genres.unique()}
     merged = sorted(genre for genre, name in chosen.items() if genre != name)
     if merged:
         warnings.warn(f"genres in several spellings are read as one: {first_few(map(repr, merged))} as "
@@ -163,10 +163,11 @@ def _with_artists(tracks, artists, folders):
         artists = _listed_artists(folders)
         wants_gtzan = artists is None
         if wants_gtzan and known.mean() > 0.5 and not is_gtzan:
-            warnings.warn(f"{(~known).sum()} of {len(tracks)} tracks have no GTZAN name, "
-                          f"{tracks.track_id[~known].iloc[0]!r} among "
-                          "them, so none gets its artist from GTZAN. Take them out, or name artists in a tracks.csv.",
-                          stacklevel=3)
+            odd, what = tracks.track_id[~known], "no GTZAN name"
+            if known.all():
+                odd, what = tracks.track_id[found.track_id.duplicated()], "a GTZAN name that another track has too"
+            warnings.warn(f"{len(odd)} of {len(tracks)} tracks have {what}, {odd.iloc[0]!r} among them, so none gets "
+                          "its artist from GTZAN. Take them out, or name artists in a tracks.csv.", stacklevel=3)
     elif wants_gtzan and not is_gtzan:
         raise ValueError(f"artists='gtzan', but not every track has a GTZAN name such as blues.00000 and lies in that "
                          f"genre: {first_few(tracks.track_id[~known]) or 'a name is there twice'}. Pass your own "
@@ -223,12 +224,16 @@ def read_corpus(source, artists="auto") -> pd.DataFrame:
                            "artist": found.artist, "name": names, "duration_s": [seconds for seconds, _ in lengths],
                            "problem": [problem for _, problem in lengths]})
     genres = tracks.genre.unique()
+    if not len(tracks):
+        raise ValueError(f"{str(source)!r} holds no tracks; expected one folder per genre with audio files in each")
     if len(genres) < 2:
         raise ValueError(f"{str(source)!r} has audio of one genre only, {genres[0]!r}. Expected one folder per genre, "
                          "at least two, with audio files in each, such as blues/x.wav.")
     given = found.track_id.map(tidy_name)
     unnamed = pd.Series(_track_ids(tracks["genre"], tracks["name"]))
     tracks["track_id"] = given.where((given != "") & ~given.duplicated(keep=False), unnamed)
+    twice = tracks.track_id.duplicated()  # a name that was given, and a file of the same name
+    tracks.loc[twice, "track_id"] = [f"{one}/{number}" for number, one in enumerate(tracks.track_id[twice])]
     tracks = tracks.sort_values(["genre", "name", "path"], kind="stable", ignore_index=True)
     folders = dict.fromkeys(folder for folder in (user_path(source), root) if folder.is_dir())
     tracks = _with_artists(tracks, artists, folders)

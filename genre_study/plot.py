@@ -276,7 +276,9 @@ def plot_spectrogram(frames: np.ndarray, spec, start_s: float = 0.0, unit: str =
     ValueError
         If the frames don't have the bands of `spec`.
     """
-    import librosa
+    from genre_study.mel import import_librosa
+
+    librosa = import_librosa()
 
     frames = np.asarray(frames, dtype=float)
     if frames.ndim != 2 or frames.shape[1] != spec.n_mels or not len(frames):

@@ -1,9 +1,12 @@
 """Corpora as people have them: the same tracks in every layout, and what only looks like genres is refused."""
+import gzip
 import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
+import time
 import unicodedata
 import warnings
 import zipfile
@@ -475,3 +478,223 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
 
 def test_a_listing_says_where_it_looked(tmp_path):
     assert find_tracks(kaggle(tmp_path)).root == tmp_path / "Data" / "genres_original"
+
+
+def coded(path, seed=0, **tags):
+    """A fifth of a second of noise, coded by ffmpeg, with tags."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = ["ffmpeg", "-v", "error", "-y", "-f", "wav", "-i", "pipe:0"]
+    for name, value in tags.items():
+        command += ["-metadata", f"{name}={value}"]
+    extra = ["-write_id3v2", "1"] if path.suffix.startswith(".aif") else []
+    subprocess.run([*command, *extra, str(path)], input=noise(seed), check=True)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("suffix", [".m4a", ".wma", ".aif", ".mka", ".mp3"])
+def test_tags_are_read_from_every_format(tmp_path, suffix):
+    songs = [("Ann Ö", "Drum & Bass"), ("Ann Ö", "Soul; live = yes"), ("Bob", "Jazz")]
+    for seed, (artist, genre) in enumerate(songs * 2):
+        coded(tmp_path / artist / f"album {seed % 2}" / f"{seed}{suffix}", seed, artist=artist, genre=genre)
+    tracks = read_corpus(tmp_path)
+    assert sorted(tracks.genre.unique()) == ["Drum & Bass", "Jazz", "Soul; live = yes"] and len(tracks) == 6
+    assert set(tracks.artist) == {"Ann Ö", "Bob"}
+
+
+@pytest.mark.parametrize("root, folders", [
+    ("Ann", {"First album": [("Ann", "Jazz"), ("Ann", "Soul")], "Second album": [("Ann", "Soul"), ("Ann", "Jazz")]}),
+    ("Crates", {"Friday set": [("Ann", "House"), ("Bob", "Techno")], "Warmup": [("Cy", "House"), ("Di", "House")]}),
+    ("By artist", {"Ann": [("", "Jazz")] * 3, "Bob": [("", "Jazz")] * 3, "Cy": [("", "Soul")] * 3}),
+])
+def test_folders_that_the_tags_contradict_are_not_taken_for_genres(tmp_path, root, folders):
+    """The tags are, and a warning says so."""
+    for folder, pairs in folders.items():
+        for number, (artist, genre) in enumerate(pairs):
+            tags = {name: tag for name, tag in (("artist", artist), ("genre", genre)) if tag}
+            write(tmp_path / root / folder / f"{folder} {number}.flac", **tags)
+    with pytest.warns(UserWarning, match=r"genres are taken from tags.*If they are, give a table"):
+        tracks = read_corpus(tmp_path / root)
+    expected = [genre for pairs in folders.values() for _, genre in pairs]
+    assert sorted(tracks.genre) == sorted(expected)
+
+
+def test_folders_of_unknown_genres_are_believed(tmp_path):
+    """Their files may be tagged with one genre for all, with the folder's own, or by many artists in any order."""
+    for genre in ("Corridos", "Norteña", "Huapango"):
+        for number in range(9):
+            tag = {"Corridos": "Corridos", "Norteña": "Norteña", "Huapango": "Huapango"}[genre]
+            write(tmp_path / "a" / genre / f"Artist {number // 3} of {genre} - {number}.flac", genre=tag,
+                  artist=f"Artist {number // 3} of {genre}")
+            write(tmp_path / "b" / genre / f"{number}.flac", genre="Regional", artist=f"Artist {number % 3}")
+    for name in "ab":
+        assert sorted(read_corpus(tmp_path / name).genre.unique()) == ["Corridos", "Huapango", "Norteña"]
+
+
+def test_all_albums_of_one_artist_are_no_genres(tmp_path):
+    for album in ("First", "Second"):
+        for number in range(3):
+            write(tmp_path / "Ann" / album / f"{number}.flac", artist="Ann")
+    with pytest.raises(ValueError, match="don't look like genres: all files are by Ann"):
+        read_corpus(tmp_path / "Ann")
+
+
+def test_advice_names_no_genre_as_a_folder_of_genres(tmp_path):
+    """House/Ann/cd 1/x.wav: "point at House" would make artists of House genres."""
+    for number, place in enumerate(("House/Ann", "House/Bob", "My techno/Cy", "My techno/Di")):
+        write(tmp_path / place / "x.wav", noise(number))
+    with pytest.raises(ValueError, match="give a table") as refused:
+        find_tracks(tmp_path)
+    assert "/House)" not in str(refused.value) and "/House," not in str(refused.value)
+
+
+@pytest.mark.parametrize("link", ["genres", "Data/genres_original", "genres/blues"])
+def test_links_out_of_the_corpus_are_followed_wherever_they_are(tmp_path, link):
+    corpus = gtzan(tmp_path / "corpus" / Path(link).parts[0] if link.count("/") == 0 else
+                   tmp_path / "corpus" / "/".join(link.split("/")[:1 + link.startswith("Data")]))
+    moved = tmp_path / "corpus" / link
+    moved.rename(tmp_path / "elsewhere")
+    moved.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert corpus.exists() and sorted(read_corpus(tmp_path / "corpus").genre) == sorted(genre for genre, _ in TRACKS)
+
+
+def test_a_cache_with_several_data_sets_gives_gtzan_or_asks(tmp_path):
+    hub = tmp_path / "hub"
+    for name, age in (("marsyas--gtzan", 9), ("someone--speech_commands", 1), ("x--imdb", 0)):
+        file = hub / f"datasets--{name}" / "snapshots" / "a1" / "data.parquet"
+        if "gtzan" in name:
+            parquet(file)
+        else:
+            file.parent.mkdir(parents=True)
+            pq.write_table(pa.table({"text": ["x"], "label": [0]}), file)
+        os.utime(file.parent, (time.time() - 100 * age,) * 2)
+    assert len(read_corpus(hub)) == 6 and len(read_corpus(tmp_path)) == 6
+    shutil.rmtree(hub / "datasets--marsyas--gtzan")
+    with pytest.raises(ValueError, match="holds several data sets of the hub: datasets--someone--speech_commands, "):
+        read_corpus(hub)
+
+
+def test_rows_without_a_label_are_left_out_with_a_word(tmp_path):
+    table = packed_table()
+    labels = table["genre"].to_pylist()
+    for number, nothing in ((1, -1), (4, None)):
+        labels[number] = nothing
+    place = table.schema.get_field_index("genre")
+    pq.write_table(table.set_column(place, table.schema.field("genre"), pa.array(labels, pa.int64())),
+                   tmp_path / "x.parquet")
+    with pytest.warns(UserWarning, match="2 rows of .* left out, since they have no genre"):
+        tracks = read_corpus(tmp_path / "x.parquet")
+    kept = [genre for number, (genre, _) in enumerate(TRACKS) if number not in (1, 4)]
+    assert sorted(tracks.genre) == sorted(kept)
+
+
+def test_what_the_library_datasets_computed_is_no_music(tmp_path):
+    folder = arrow(tmp_path / "cache")
+    shutil.copy(next(folder.glob("*.arrow")), folder / "cache-0123456789abcdef.arrow")
+    assert len(read_corpus(folder)) == 6
+
+
+def test_an_archive_that_was_replaced_is_read_anew(tmp_path):
+    """In its folder too, beside what was unpacked of the old one; the archive itself may be named as well."""
+    archive = zipped(tmp_path, gtzan)
+    assert len(read_corpus(tmp_path)) == 6
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr("rock/new.wav", noise(9))
+    assert len(read_corpus(tmp_path)) == 7 and len(read_corpus(archive)) == 7 and len(read_corpus(tmp_path)) == 7
+
+
+def test_several_archives_are_named(tmp_path):
+    zipped(tmp_path, gtzan).rename(tmp_path / "fma_small.zip")
+    (tmp_path / "fma_metadata.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"holds several archives: fma_metadata\.zip, fma_small\.zip\. Name the one"):
+        find_tracks(tmp_path)
+
+
+def test_a_zip_made_on_windows_has_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        for seed, (genre, number) in enumerate(TRACKS):
+            info = zipfile.ZipInfo("x")
+            info.filename = f"Data\\genres_original\\{genre.upper()}\\{genre}.{number:05}.WAV"
+            packed.writestr(info, noise(seed))
+        info = zipfile.ZipInfo("x")
+        info.filename = "..\\..\\outside.wav"
+    assert sorted(read_corpus(tmp_path / "x.zip").genre) == sorted(genre for genre, _ in TRACKS)
+
+
+@pytest.mark.parametrize("damage", ["header of zeros", "bit of a header", "cut in a header", "cut between files"])
+@pytest.mark.parametrize("packing", ["", "gz"])
+def test_a_damaged_tar_is_never_read_in_part(tmp_path, damage, packing):
+    """tarfile takes a broken header for the end, and says nothing."""
+    inside, plain = gtzan(tmp_path / "genres"), io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as packed:
+        packed.add(inside, "genres")
+    with tarfile.open(fileobj=io.BytesIO(plain.getvalue())) as packed:
+        offset = packed.getmembers()[-2].offset
+    data = bytearray(plain.getvalue())
+    if damage == "header of zeros":
+        data[offset:offset + 512] = bytes(512)
+    elif damage == "bit of a header":
+        data[offset + 30] ^= 8
+    else:
+        data = data[:offset + (100 if damage == "cut in a header" else 0)]
+    whole = gzip.compress(bytes(data)) if packing else bytes(data)
+    file = tmp_path / f"genres.tar{packing and '.gz'}"
+    file.write_bytes(gzip.compress(plain.getvalue()) if packing else plain.getvalue())
+    assert len(read_corpus(file)) == 6
+    file.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"can't be unpacked: it is (cut off or )?damaged after"):
+        read_corpus(file)
+
+
+def test_a_gtzan_track_that_is_there_twice_is_named(tmp_path):
+    gtzan(tmp_path)
+    write(tmp_path / "blues" / "blues-00000.wav", noise(0))
+    with pytest.warns(UserWarning, match="1 of 7 tracks have a GTZAN name that another track has too"):
+        assert read_corpus(tmp_path).artist.isna().all()
+
+
+def test_empty_tables_are_named(tmp_path):
+    (tmp_path / "x.csv").write_text("path,genre,artist\n")
+    with pytest.raises(ValueError, match="has no rows; expected one row per track"):
+        read_corpus(tmp_path / "x.csv")
+
+
+def test_names_that_were_given_stay_apart_from_names_of_files(tmp_path):
+    for name in ("a/x.wav", "b/y.wav", "b/z.wav"):
+        write(tmp_path / name, noise(1))
+    (tmp_path / "t.csv").write_text("path,genre,track_id\na/x.wav,jazz,y\nb/y.wav,pop,\nb/z.wav,pop,\n")
+    assert read_corpus(tmp_path / "t.csv").track_id.is_unique
+
+
+def test_spellings_of_a_genre_in_tags_are_one(tmp_path):
+    for number, genre in enumerate(["Hip-Hop", "Hip Hop", "hiphop", "Jazz", "R&B", "RnB"]):
+        write(tmp_path / "Ann" / "album" / f"{number}.flac", artist="Ann", genre=genre)
+    with pytest.warns(UserWarning, match="in several spellings are read as one"):
+        assert read_corpus(tmp_path).genre.nunique() == 3
+
+
+def test_loose_files_and_tracks_without_a_row_are_named(tmp_path):
+    gtzan(tmp_path / "x")
+    write(tmp_path / "x" / "loose.wav", noise(0))
+    with pytest.warns(UserWarning, match="1 audio files are left out, since they lie in no genre folder: 'loose.wav'"):
+        assert len(read_corpus(tmp_path / "x")) == 6
+    base = tmp_path / "ismir"
+    for genre, name in (("classical", "a"), ("rock_pop", "b"), ("x", "extra")):
+        write(base / "audio" / "training" / genre / f"{name}.mp3.wav", noise(1))
+    rows = [f'"{genre}","ann","album","track","1","{genre}/{name}.mp3.wav"'
+            for genre, name in (("classical", "a"), ("rock_pop", "b"), ("rock_pop", "gone"))]
+    write(base / "metadata" / "training" / "tracklist.csv", "\n".join(rows).encode())
+    with pytest.warns(UserWarning) as caught:
+        assert len(read_corpus(base)) == 2
+    said = " ".join(str(one.message) for one in caught)
+    assert "1 rows of tracklist.csv" in said and "gone" in said and "1 files are in no tracklist.csv" in said
+
+
+def test_files_without_a_suffix_are_music_everywhere(tmp_path):
+    from genre_study.core.audio import is_audio_file
+
+    write(tmp_path / "song", noise(0))
+    write(tmp_path / "README", b"words")
+    (tmp_path / "LOCK").mkdir()
+    assert [name for name in ("song", "README", "LOCK", "x.MP2", "x.txt") if is_audio_file(tmp_path / name)] == [
+        "song", "x.MP2"]

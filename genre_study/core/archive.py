@@ -56,13 +56,32 @@ def _put(folder, name, n_bytes, packed, limit):
         shutil.copyfileobj(packed, out, 1 << 20)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose damage is an error: tarfile itself takes a broken header for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar):
+        """Read the next header."""
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # the block of zeros at the end
+            raise
+        except tarfile.HeaderError as error:
+            if not tar.offset:  # no tar at all, or not this kind of compression
+                raise
+            raise tarfile.TarError(f"it is cut off or damaged after {tar.offset:,} bytes ({error})") from error
+
+
 def _unpack_tar(file, folder):
     """Unpack the wanted files of a tar; return how many."""
     limit = _Limit()
-    with tarfile.open(file) as tar:
+    with tarfile.open(file, tarinfo=_Member) as tar:
         for member in tar:
             if member.isfile() and _is_wanted(member.name):
                 _put(folder, member.name.lstrip("/"), member.size, tar.extractfile(member), limit)
+        while rest := tar.fileobj.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise tarfile.TarError(f"it is damaged after {tar.offset:,} bytes: more comes after its end")
     return limit.n_files
 
 
@@ -73,7 +92,7 @@ def _unpack_zip(file, folder):
         for member in archive.infolist():
             is_special = stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG)
             if not (member.is_dir() or is_special) and _is_wanted(member.filename):
-                _put(folder, member.filename, member.file_size, archive.open(member), limit)
+                _put(folder, member.filename.replace("\\", "/"), member.file_size, archive.open(member), limit)
     return limit.n_files
 
 # %% ../../nbs/core/archive.ipynb #a7cbaf76

@@ -6,6 +6,7 @@
 __all__ = ['MAX_FOLDERS', 'Listing', 'genre_key', 'read_tags', 'read_table', 'is_corpus_file', 'find_tracks']
 
 # %% ../../nbs/core/layouts.ipynb #cdd962fe
+import glob
 import hashlib
 import itertools
 import json
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from .archive import unpack, whole_folder
-from .audio import is_audio_name, open_sound
+from .audio import ffmpeg_tags, is_audio_file, is_audio_name, open_sound
 from .names import first_few, name_key, tidy_name
 from .paths import printable, user_path
 
@@ -49,16 +50,6 @@ def _listing(root, rows):
 
 # %% ../../nbs/core/layouts.ipynb #b86c54cf
 MAX_FOLDERS = 50_000
-_BEGINNINGS = (b"RIFF", b"FORM", b"fLaC", b"OggS", b"ID3", b".snd", b"caff", b"wvpk", b"\xff\xfb", b"\x1aE\xdf\xa3")
-
-
-def _begins_like_audio(path):
-    """Tell whether a file without a suffix holds audio; pipes and devices are not opened."""
-    if not os.path.isfile(path):
-        return False
-    with open(path, "rb") as file:
-        beginning = file.read(8)
-    return beginning.startswith(_BEGINNINGS) or beginning[4:] == b"ftyp"
 
 
 def _audio_in(folder):
@@ -67,19 +58,29 @@ def _audio_in(folder):
         names = sorted(os.listdir(folder))
     except OSError:
         return []
-    return [name for name in names if not name.startswith(".") and (is_audio_name(name) or (
-        "." not in name and _begins_like_audio(os.path.join(folder, name))))]
+    return [name for name in names if not name.startswith(".") and is_audio_file(os.path.join(folder, name))]
+
+
+def _leads_elsewhere(path, root, seen):
+    """Tell whether a folder is real, or a link out of the corpus that was not followed yet: no link leads round."""
+    if not os.path.islink(path):
+        return True
+    real = Path(os.path.realpath(path))
+    is_new = not (real.is_relative_to(root) or root.is_relative_to(real) or real in seen)
+    seen.add(real)
+    return is_new
 
 
 def _audio_files(folder):
-    """List the relative paths of audio files below a folder; links are followed one level down."""
-    found = []
-    for place, folders, _ in itertools.islice(os.walk(folder), MAX_FOLDERS):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        linked = [name for name in folders if os.path.islink(os.path.join(place, name))] if place == str(folder) else []
-        for inner in (".", *linked):
-            within = PurePosixPath(Path(os.path.relpath(place, folder)).as_posix(), inner)
-            found += [within / name for name in _audio_in(os.path.join(place, inner))]
+    """List the relative paths of audio files below a folder."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PermissionError(f"{printable(folder)!r} can't be read: ask for the permission to list it")
+    found, root, seen = [], Path(os.path.realpath(folder)), set()
+    for place, folders, _ in itertools.islice(os.walk(folder, followlinks=True), MAX_FOLDERS):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX"
+                            and _leads_elsewhere(os.path.join(place, name), root, seen))
+        within = PurePosixPath(Path(os.path.relpath(place, folder)).as_posix())
+        found += [within / name for name in _audio_in(place)]
     return sorted(found, key=lambda path: (path.parent, path.name))
 
 # %% ../../nbs/core/layouts.ipynb #92c80721
@@ -156,18 +157,38 @@ def read_tags(path):
         with open(path, "rb") as file, open_sound(file) as sound:
             tags = sound.copy_metadata()
     except (RuntimeError, OSError, ValueError):  # libsndfile's errors are RuntimeErrors
-        return "", ""
+        tags = ffmpeg_tags(path)
+    if os.fspath(path).lower().endswith((".aif", ".aiff", ".aifc")):  # in which libsndfile sees no ID3
+        tags = {**ffmpeg_tags(path), **tags}
     genre = re.sub(r"^\(\d+\)(?=.)", "", tidy_name(tags.get("genre")))  # "(17)Rock": the number stands for the name
     return tidy_name(tags.get("artist")), genre
 
 # %% ../../nbs/core/layouts.ipynb #07cb7d0a
+def _genre_doubt(tags):
+    """Say why folders are no genres, "" if they may be, from pairs of artist and genre for some files of each."""
+    genres = {name: [genre_key(genre) for _, genre in pairs if genre] for name, pairs in tags.items()}
+    told = {key for keys in genres.values() for key in keys}
+    if len(told) < 2 or 2 * sum(map(len, genres.values())) < sum(map(len, tags.values())):
+        return ""
+    pure = [set(keys) for keys in genres.values() if len(set(keys)) == 1]
+    alike = sum(genre_key(name) in keys for name, keys in genres.items())
+    if 2 * alike >= len(genres) or (len(pure) == len(genres) == len(told)):
+        return ""
+    some = sorted({genre for pairs in tags.values() for _, genre in pairs if genre})
+    return f"the tags of their files name other genres ({first_few(some, 3)})"
+
+
 def _artist_doubt(root, by_genre):
-    """Say why folders look like artists, "" if they don't, from the tags of a few files of each."""
-    tags = {}
-    for name, paths in itertools.islice(sorted(by_genre.items()), 40):
-        artists = [artist for artist, _ in (read_tags(root / path) for path in paths[:4]) if artist]
-        if artists:
-            tags[name] = artists
+    """Say why folders look like artists, or have other genres than the tags of a few of their files name, else ""."""
+    pairs = {name: [read_tags(root / path) for path in paths[::-(-len(paths) // 4)]]
+             for name, paths in itertools.islice(sorted(by_genre.items()), 40)}
+    if doubt := _genre_doubt(pairs):
+        return doubt
+    tags = {name: [artist for artist, _ in some if artist] for name, some in pairs.items()}
+    tags = {name: artists for name, artists in tags.items() if artists}
+    everyone = {name_key(artist) for artists in tags.values() for artist in artists}
+    if len(tags) == len(by_genre) and everyone == {name_key(root.name)}:
+        return f"all files are by {root.name}, as their tags say and the folder that holds them"
     named = [name for name, artists in tags.items() if name_key(name) in map(name_key, artists)]
     single = [name for name, artists in tags.items() if len(artists) > 1 and len(set(map(name_key, artists))) == 1]
     if tags and 2 * len(named) >= len(by_genre):
@@ -191,8 +212,11 @@ def _doubt(root, by_genre):
     return _artist_doubt(root, by_genre)
 
 # %% ../../nbs/core/layouts.ipynb #55c74c5c
-def _warn_of_rest(folder, deeper, silent):
-    """Warn of audio files below the genre folders, and of folders beside them that hold no audio."""
+def _warn_of_rest(folder, deeper, loose, silent):
+    """Warn of audio files below and beside the genre folders, and of folders beside them that hold no audio."""
+    if loose:
+        warnings.warn(f"{len(loose)} audio files are left out, since they lie in no genre folder: "
+                      f"{first_few(map(repr, loose))}. Move them into the folder of their genre.", stacklevel=6)
     if deeper:
         warnings.warn(f"{len(deeper)} audio files are left out, since they lie in folders within the genre folders, "
                       f"{deeper[0]!r} among them. Move them up into the folder of their genre.", stacklevel=6)
@@ -220,7 +244,9 @@ def _of_genre_folders(folder, files):
     root = folder.joinpath(*direct[0][0])
     deeper = [printable("/".join(rest)) for _, rest in level if len(rest) > 2]
     present = [name for name in sorted(os.listdir(root)) if os.path.isdir(root / name) and not name.startswith(".")]
-    _warn_of_rest(root, deeper, [printable(name) for name in present if name not in {rest[0] for _, rest in level}])
+    loose = [printable(rest[0]) for _, rest in level if len(rest) == 1]
+    heads = {rest[0] for _, rest in level}
+    _warn_of_rest(root, deeper, loose, [printable(name) for name in present if name not in heads])
     return _listing(root, [(folder.joinpath(*prefix, *rest), rest[0], None, None) for prefix, rest in direct]), ""
 
 # %% ../../nbs/core/layouts.ipynb #a2b4c2bd
@@ -262,6 +288,9 @@ def _of_fma(folder, files):
     known = [(path, table.loc[path.stem]) for path in numbered if path.stem in table.index]
     rows = [(folder / path, row.genre, tidy_name(row.artist) or None, path.stem) for path, row in known
             if tidy_name(row.genre)]
+    if not rows:
+        raise ValueError(f"tracks.csv has no genre_top for any of the {len(files)} files of FMA in "
+                         f"{printable(folder)!r}, {files[0].name!r} first; expected FMA's small, medium or large set")
     if len(rows) < len(files):
         warnings.warn(f"{len(files) - len(rows)} of {len(files)} files of FMA are left out, since tracks.csv has no "
                       "genre_top for them.", stacklevel=4)
@@ -270,7 +299,7 @@ def _of_fma(folder, files):
 # %% ../../nbs/core/layouts.ipynb #9245f934
 def _of_ismir04(folder, files):
     """List the tracks of ISMIR04 from its track lists; None if there are none."""
-    rows, present = [], {str(path): path for path in files}
+    rows, gone, present = [], [], {str(path): path for path in files}
     for table in sorted(folder.rglob("metadata/*/tracklist.csv")):
         side = table.parent.parent.parent / "audio" / table.parent.name
         within = Path(os.path.relpath(side, folder)).as_posix()
@@ -279,6 +308,14 @@ def _of_ismir04(folder, files):
             path = present.get(str(PurePosixPath(within, row[5]))) if len(row) > 5 else None
             if path is not None:
                 rows.append((folder / path, row[0], tidy_name(row[1].replace("_", " ")) or None, None))
+            else:
+                gone.append(row[5] if len(row) > 5 else row[0])
+    listed = {row[0] for row in rows}
+    extra = [path.as_posix() for path in files if folder / path not in listed]
+    for some, what in ((gone, "rows of tracklist.csv name files that are not there"),
+                       (extra, "files are in no tracklist.csv")):
+        if rows and some:
+            warnings.warn(f"{len(some)} {what}, and are left out: {first_few(map(printable, some), 2)}.", stacklevel=4)
     return _listing(folder, rows) if rows else None
 
 # %% ../../nbs/core/layouts.ipynb #1d96e7d9
@@ -330,7 +367,10 @@ def _of_table(file):
                          "them in, or take them out")
     paths = [_place(file.parent, path) for path in table.path]
     there = [path.exists() for path in paths]
-    if len(table) and not any(there):
+    if not len(table):
+        raise ValueError(f"{str(file)!r} has no rows; expected one row per track with path, genre and, if known, "
+                         "artist")
+    if not any(there):
         raise ValueError(f"none of the {len(table)} files in {str(file)!r} is there, {printable(paths[0])!r} first. "
                          "Paths are relative to the folder of the table: move it, or write the whole paths")
     artists = table.artist.map(tidy_name) if "artist" in table else [""] * len(table)
@@ -371,7 +411,7 @@ def _unpacked_beside(files):
     place = files[0].parent
     hub = next((parent for parent in files[0].absolute().parents if parent.name.startswith("datasets--")), None)
     if hub is not None:
-        place = hub.parent.parent / "assets" / "genre_study"
+        place = hub.parent.parent / "assets" / "genre_study" if hub.parent.name == "hub" else hub
     return place / f"{files[0].name.partition('.')[0]}-{digest.hexdigest()}"
 
 # %% ../../nbs/core/layouts.ipynb #443c3031
@@ -395,12 +435,18 @@ def _packed_rows(file):
         label = next((name for name in ("genre", "label") if name in schema.names), None)
         if label is None or "audio" not in schema.names:
             raise ValueError(f"{file} has the columns {schema.names}; expected audio and genre, as in marsyas/gtzan")
-        names = _class_names(schema, label)
+        names, n_unlabelled = _class_names(schema, label), 0
         for batch in table.iter_batches(64) if file.suffix == ".parquet" else table:
             for row in batch.select([label, "audio"]).to_pylist():
-                genre = names[row[label]] if names and isinstance(row[label], int) else str(row[label])
+                genre = row[label]
+                if genre is None or (names and isinstance(genre, int) and genre < 0):  # the hub's "no label" is -1
+                    n_unlabelled += 1
+                    continue
+                genre = names[genre] if names and isinstance(genre, int) else str(genre)
                 content, path = row["audio"]["bytes"], row["audio"]["path"]
                 yield genre, os.path.basename(str(path).replace("\\", "/")), content, path
+        if n_unlabelled:
+            warnings.warn(f"{n_unlabelled} rows of {file} are left out, since they have no genre.", stacklevel=2)
     except (pa.ArrowInvalid, OSError, IndexError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is not a whole table with audio: {error}. Get it again") from error
 
@@ -438,15 +484,42 @@ def _unpacked(files):
     return target
 
 
-def _packed_in(folder):
-    """Find the archive or the parquet files of a folder without audio, or of the newest snapshot of the hub."""
+def _newest_snapshot(folder):
+    """Find the newest snapshot of the data set in a cache of the hub, GTZAN if there are several; else the folder."""
     patterns = ("snapshots/*", "datasets--*/snapshots/*", "hub/datasets--*/snapshots/*")
-    snapshots = itertools.chain.from_iterable(map(folder.glob, patterns))
-    folder = max(snapshots, key=lambda path: path.stat().st_mtime, default=folder)
-    files = [path for path in sorted(itertools.islice(folder.rglob("[!.]*"), MAX_FOLDERS)) if path.is_file()]
-    packed = [path for path in files if path.suffix.lower() in _PACKED]
+    by_name = defaultdict(list)
+    for path in itertools.chain.from_iterable(map(folder.glob, patterns)):
+        by_name[path.parent.parent.name].append(path)
+    names = [name for name in by_name if name.lower() == "datasets--marsyas--gtzan"] or sorted(by_name)
+    if len(names) > 1:
+        raise ValueError(f"{printable(folder)!r} holds several data sets of the hub: {first_few(names)}. Point at one "
+                         "of these folders")
+    return max(by_name[names[0]], key=lambda path: path.stat().st_mtime) if names else folder
+
+
+def _packed_in(folder):
+    """Find the archive, or the parquet or arrow files, of a folder; ValueError if there are several archives."""
+    place = _newest_snapshot(folder)
+    files = [path for path in sorted(itertools.islice(place.rglob("[!.]*"), MAX_FOLDERS)) if path.is_file()]
+    packed = [path for path in files if path.suffix.lower() in _PACKED
+              and not (path.suffix.lower() == ".arrow" and path.name.startswith("cache-"))]  # what datasets computed
     archives = [path for path in files if path.name.lower().endswith(_ARCHIVES)]
-    return packed or (archives if len(archives) == 1 else [])
+    if len(archives) > 1 and not packed:
+        names = first_few([printable(path.relative_to(folder).as_posix()) for path in archives])
+        raise ValueError(f"{printable(folder)!r} holds several archives: {names}. Name the one with the music, or "
+                         "unpack them beside each other and point at this folder again")
+    return packed or archives
+
+
+def _is_unpacked(folder, path):
+    """Tell whether a file lies in a folder that was unpacked here before from an archive beside it."""
+    for head in (folder / part for part in list(path.parents)[:-1]):
+        stem, _, digest = head.name.rpartition("-")
+        if re.fullmatch("[0-9a-f]{8}", digest) and any(
+                other.is_file() and other.name.partition(".")[0] == stem and is_corpus_file(other)
+                for other in head.parent.glob(f"{glob.escape(stem)}.*")):
+            return True
+    return False
 
 # %% ../../nbs/core/layouts.ipynb #8e089bd6
 def _refusal(folder, files, doubt):
@@ -463,16 +536,20 @@ def _refusal(folder, files, doubt):
                           f"{expected} If the tags have no genres, {_TABLE_HELP}.")
     if files:
         deep = [printable(path.as_posix()) for path in files if len(path.parts) > 2]
-        places = sorted({printable((folder / path).parent.parent) for path in files if len(path.parts) > 1})
+        places = sorted({printable((folder / path).parent.parent) for path in files if len(path.parts) > 1
+                         and genre_key((folder / path).parent.parent.name) not in _KNOWN})
+        elsewhere = f"point at one of the folders that hold genre folders ({first_few(places, 3)}), " if places else ""
         return ValueError(f"{shown} has no audio files in genre folders. {expected} {len(deep)} audio files such as "
-                          f"{deep[0]!r} lie one folder too deep or more: move them up, point at one of the folders "
-                          f"that hold genre folders ({first_few(places, 3)}), or {_TABLE_HELP}.")
+                          f"{deep[0]!r} lie one folder too deep or more: move them up, {elsewhere}or "
+                          f"{_TABLE_HELP}.")
     return ValueError(f"{shown} has no audio files in genre folders, no archive and no parquet. {expected}")
 
 
 def _of_folder(folder):
     """List the tracks of a folder."""
     files = _audio_files(folder)
+    known = {parent: _is_unpacked(folder, parent / "x") for parent in {path.parent for path in files}}
+    files = [path for path in files if not known[path.parent]]  # the archive may be another one by now
     if not files and (packed := _packed_in(folder)):
         return find_tracks(_unpacked(packed))
     for layout in (_of_fma, _of_ismir04):
@@ -483,6 +560,9 @@ def _of_folder(folder):
         table = folder / "tracks.csv"
         names = pd.read_csv(table, nrows=0, encoding_errors="replace").columns if table.is_file() else ()
         listing = _of_table(table) if {"path", "genre"} <= set(names) else _of_tags(folder, files)
+        if listing is not None and doubt:
+            warnings.warn(f"genres are taken from tags or the table, since the folders in {printable(folder)!r} don't "
+                          f"look like genres: {doubt}. If they are, {_TABLE_HELP}.", stacklevel=4)
     if listing is None:
         raise _refusal(folder, files, doubt)
     return listing

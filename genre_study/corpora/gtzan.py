@@ -13,7 +13,7 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.archive import unpack
+from ..core.archive import unpack, whole_folder
 from ..core.content import hash_file
 from ..core.layouts import find_tracks
 from ..core.paths import user_path
@@ -141,9 +141,18 @@ def fetch_gtzan(folder, archive=None, progress=False):
         archive = _download(progress) if archive is None else archive
         unpacked = unpack(archive, folder / ".unpacked")
         try:
-            os.replace(find_tracks(unpacked).root, folder / "genres")
+            with whole_folder(folder / "genres") as draft:
+                for row in find_tracks(unpacked).tracks.itertuples():
+                    place = draft / row.genre / Path(row.path).name
+                    place.parent.mkdir(exist_ok=True)
+                    if place.exists():  # the same name on two sides, such as train and test
+                        place = place.with_name(f"{place.stem}-{row.Index}{place.suffix}")
+                    os.replace(row.path, place)
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
+    elif archive is not None:
+        warnings.warn(f"{folder / 'genres'} is there already and is read; the archive is not unpacked. Remove that "
+                      "folder to use the archive", stacklevel=2)
     tracks = read_corpus(folder)
     unknown = tracks[(tracks.problem != "") & ~tracks.track_id.isin(KNOWN_BAD)]
     if len(unknown):

@@ -20,6 +20,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from threading import Lock
 
+from ..core.paths import user_cache
+
 # %% ../../nbs/network/backend.ipynb #4d6e0204
 _PACKAGES = {"jax": ["jax"], "torch": ["torch"], "tensorflow": ["tensorflow", "tensorflow-cpu"]}
 
@@ -106,13 +108,7 @@ def cache_folder():
         ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``genre_study/jax/<processor>-python3.x``. It need not exist yet. None
         if it could not be made.
     """
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = base / "genre_study" / "jax" / _processor_key()
-        nearest = next(path for path in [folder, *folder.parents] if path.exists())
-    except (OSError, RuntimeError):  # no home folder, or one that can't be looked into
-        return None
-    return folder if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) else None
+    return user_cache("genre_study", "jax", _processor_key())
 
 # %% ../../nbs/network/backend.ipynb #11fb210b
 # mallopt(3): M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD; and what is left afterwards, with M_MMAP_THRESHOLD

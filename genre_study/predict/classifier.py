@@ -81,12 +81,12 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : sequence of str or path
-            Audio files.
+        X : sequence of str or path, or pandas.DataFrame
+            Audio files, or a table with the column `path` and, if known, `artist`.
         y : sequence
             The genre of each.
         artists : sequence of str, optional
-            The artist of each: none is then on both sides, training and choice of the epoch.
+            The artist of each, if not in the table: none is then on both sides, training and choice of the epoch.
 
         Returns
         -------
@@ -99,6 +99,8 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
             If X and y differ in length, two genres differ in spelling only, or a file can't be read.
         """
         paths, labels = check_paths(X), np.asarray(y)
+        if artists is None and isinstance(X, pd.DataFrame) and "artist" in X:
+            artists = X["artist"]
         if len(paths) != len(labels):
             raise ValueError(f"X has {len(paths)} paths and y {len(labels)} genres; expected one genre for each path")
         self.classes_, numbers = np.unique(labels, return_inverse=True)
@@ -163,7 +165,7 @@ def check_paths(X) -> list[str]:
 
     Parameters
     ----------
-    X : sequence of str or path
+    X : sequence of str or path, or pandas.DataFrame with a column `path`
 
     Returns
     -------
@@ -179,6 +181,10 @@ def check_paths(X) -> list[str]:
     >>> check_paths([Path("one.wav"), "two.wav"])
     ['one.wav', 'two.wav']
     """
+    if isinstance(X, pd.DataFrame):
+        if "path" not in X:
+            raise ValueError(f"X has the columns {list(X)}; expected a column path")
+        X = X["path"]
     wrong = [item for item in X if not isinstance(item, (str, Path))]
     if wrong:
         raise ValueError(f"X holds {type(wrong[0]).__name__} {wrong[0]!r}; expected paths of audio files")

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..core.files import scratch_folder, whole_file
 from ..core.paths import user_path
-from ..mel import SILENCE_DB
+from ..mel import SILENCE_DB, import_librosa
 from .bundle import ONE_THREAD, open_bundle
 from .novelty import ENOUGH_S
 from .safe_loading import load_network
@@ -55,13 +55,12 @@ def _filled(waveforms, n_least, n_filled):
 def _log_mel(waveforms, spec):
     """Return the log-mel frames of waveforms (batch, n_samples), (batch, n_frames, n_mels) in dB."""
     from keras import layers, ops
-    from librosa.filters import mel as mel_filters
 
     padded = ops.pad(waveforms, [[0, 0], [spec.n_fft // 2, spec.n_fft // 2]])
     real, imaginary = ops.stft(padded, spec.n_fft, spec.hop_length, spec.n_fft, window="hann", center=False)
     bank = layers.Dense(spec.n_mels, use_bias=False, trainable=False, name="mel_filters")
     bank.build((None, None, spec.n_fft // 2 + 1))
-    bank.set_weights([np.ascontiguousarray(mel_filters(**spec.to_librosa()).T)])
+    bank.set_weights([np.ascontiguousarray(import_librosa().filters.mel(**spec.to_librosa()).T)])
     power = bank(ops.square(real) + ops.square(imaginary))
     decibels = ops.log(ops.maximum(power, 10 ** (SILENCE_DB / 10))) * (10 / np.log(10).item())
     return ops.cast(ops.cast(decibels, "float16"), "float32")

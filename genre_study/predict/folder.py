@@ -8,7 +8,7 @@ __all__ = ['predict_folder']
 # %% ../../nbs/predict/folder.ipynb #321c731f
 import pandas as pd
 
-from ..core.audio import AudioError, is_audio_name
+from ..core.audio import AudioError, is_audio_file
 from ..core.content import hash_file
 from ..core.files import whole_file
 from ..core.paths import printable, user_path
@@ -18,7 +18,7 @@ from .song import predict_song
 # %% ../../nbs/predict/folder.ipynb #c28f422a
 def _music_below(folder):
     """Return the audio files in a folder and all folders inside it, sorted, without hidden ones."""
-    return sorted(path for path in folder.rglob("*") if is_audio_name(path) and path.is_file()
+    return sorted(path for path in folder.rglob("*") if is_audio_file(path) and path.is_file()
                   and not any(name.startswith(".") for name in path.relative_to(folder).parts))
 
 # %% ../../nbs/predict/folder.ipynb #bd75fb61
