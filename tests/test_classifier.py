@@ -1,4 +1,6 @@
 """GenreClassifier keeps the contract of scikit-learn's estimators."""
+import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from sklearn.base import clone
@@ -139,3 +141,23 @@ def test_every_parameter_reaches_the_training(songs, monkeypatch):
     assert set(chunks.n_frames) == {108} and model.bundle_.chunk.seconds == 2.5
     sides = chunks.drop_duplicates("track_id").split.value_counts()
     assert sides.to_dict() == {"train": 6, "valid": 2}
+
+
+def test_a_table_of_paths_and_artists_is_taken(songs, monkeypatch):
+    """As scikit-learn cuts it into folds; its artists stay on one side."""
+    paths, labels = songs
+    table = pd.DataFrame({"path": paths, "artist": [f"band {place // 2}" for place in range(8)]})
+    sides = []
+
+    def train(network, store, chunks, spec, progress):
+        network.genres = ("classical", "metal")
+        sides.append(chunks.drop_duplicates("track_id").split.to_list())
+
+    monkeypatch.setattr(classifier, "train", train)
+    model = GenreClassifier(valid_share=0.5).fit(table, labels)
+    assert all(sides[0][place] == sides[0][place + 1] for place in range(0, 8, 2)) and len(set(sides[0])) == 2
+    np.testing.assert_array_equal(model.predict_proba(table), model.predict_proba(paths))
+    with pytest.raises(ValueError, match="expected a column path"):
+        model.predict(table[["artist"]])
+    folds = StratifiedKFold(2, shuffle=True, random_state=0)
+    assert len(cross_val_score(GenreClassifier(valid_share=0.5), table, labels, cv=folds)) == 2

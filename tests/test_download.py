@@ -348,3 +348,23 @@ def test_a_full_disk_leaves_nothing(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert caught.value.errno and left_in(tmp_path) == ["a.tar", "a.zip"]
+
+
+def test_both_sides_of_an_archive_with_train_and_test_are_kept(tmp_path):
+    members = [(f"x/{side}/{genre}/{n}.wav", sound(n)) for side in ("train", "test") for genre in ("blues", "jazz")
+               for n in range(2)]
+    (tmp_path / "x.zip").write_bytes(zip_of(members))
+    tracks = fetch_gtzan(tmp_path / "out", tmp_path / "x.zip")
+    assert tracks.genre.value_counts().to_dict() == {"blues": 4, "jazz": 4}
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name != "genres"]
+    with pytest.warns(UserWarning, match="is there already and is read; the archive is not unpacked"):
+        assert len(fetch_gtzan(tmp_path / "out", tmp_path / "gone.zip")) == 8
+
+
+def test_the_command_names_what_can_not_be_read(tmp_path, capsys):
+    from genre_study.command import main
+
+    (tmp_path / "x.tgz").write_bytes(tar_of([*GOOD, ("gtzan/genres/jazz/jazz.00054.wav", b"broken")]))
+    assert main(["fetch", "gtzan", str(tmp_path / "out"), "--archive", str(tmp_path / "x.tgz")]) == 0
+    said = capsys.readouterr().err
+    assert "5 tracks in" in said and "jazz.00054 can't be read: " in said

@@ -143,3 +143,24 @@ def test_import_and_use_without_a_home_folder(tmp_path, home):
                          check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "compilation cache" not in run.stderr  # no complaint of JAX that it can't write there
+
+
+NO_PLACE = """
+import os
+import numba.core.caching as caching
+may = os.access
+os.access = lambda path, mode, **options: not mode & os.W_OK and may(path, mode, **options)
+name = next(name for name in dir(caching) if name.endswith("UserProvidedCacheLocator"))
+caching.CacheImpl._locator_classes = [getattr(caching, name)]  # beside the module and at home: neither
+import numpy as np
+from genre_study.mel import MelSpec, log_mel
+print(log_mel(np.sin(np.arange(22050) / 9).astype("float32"), MelSpec(n_mels=64)).shape[0])
+"""
+
+
+def test_librosa_opens_for_a_user_who_may_write_nowhere():
+    """Not in the folder of packages, and not at home, as in a container with --user: numba's cache has no place."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR")}
+    run = subprocess.run([sys.executable, "-c", NO_PLACE], env=environ | {"HOME": "/proc/none"}, capture_output=True,
+                         text=True, timeout=300, check=False)
+    assert (run.returncode, run.stdout.strip()) == (0, "64"), run.stderr[-2000:]

@@ -311,6 +311,28 @@ def test_copies_on_two_sides_that_were_not_learned_of_are_named(tmp_path):
     assert not any("under several names" in str(one.message) for one in caught)
 
 
+def test_exact_copies_are_kept_on_one_side_of_a_run(root, tmp_path):
+    """A corpus in which some files are there twice: no copy of what was learned is scored, and the run ends."""
+    rng, corpus = np.random.default_rng(0), tmp_path / "own"
+    for genre in ("folk", "rock", "polka"):
+        (corpus / genre).mkdir(parents=True)
+        for number in range(8):
+            wave = rng.normal(0, 0.1, 5 * 22050) * (1 + np.sin(np.arange(5 * 22050) / (500 + 100 * len(genre))))
+            soundfile.write(corpus / genre / f"{genre} {number}.wav", wave / 4, 22050)
+            if genre == "folk":
+                soundfile.write(corpus / genre / f"{genre} {number} (1).wav", wave / 4, 22050)
+    settings = StudySettings(corpus=str(corpus), protocol="track", data_dir=str(tmp_path / "data"))
+    store = study.prepare_data(settings)
+    pairs = study.exact_copies(store)
+    assert sorted(zip(pairs.track_id, pairs.other_track_id)) == [(f"folk {k}", f"folk {k} (1)") for k in range(8)]
+    run = tmp_path / "run"
+    done = papermill(root, run, corpus=str(corpus), protocol="track", epochs=1, data_dir=str(tmp_path / "data"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    side = pd.read_csv(run / "sides.csv").set_index("track_id").split
+    assert all(side[one] == side[other] for one, other in zip(pairs.track_id, pairs.other_track_id))
+    assert "exact copies of others" in (run / "out.ipynb").read_text(encoding="utf-8")
+
+
 def test_the_range_of_ready_made_spectrograms_is_that_of_the_settings(tmp_path):
     """In dB: the values 0 and 1 stand for its ends; another range is another store."""
     ids = np.array([f"{genre}.{place:05}" for genre in ("blues", "jazz") for place in range(4)])
