@@ -29,7 +29,9 @@ def run_folders(out, right, genres_of=None, runs=None):
                 tracks["genre"] = genres_of[rate]
             tracks.assign(x=says_x * 1.0, y=1.0 - says_x).to_parquet(folder / "songs.parquet")
             (folder / "metrics.json").write_text(json.dumps({
-                "scored_side": "test", "parameters": {"rate": rate, "seed": seed}, "seconds": {"training": 2.0}}))
+                "scored_side": "test", "parameters": {"rate": rate, "seed": seed},
+                "seconds": {"training": 2.0 + 3.0 * seed**2},
+                "song": {"accuracy": n_right / 20, "accuracy_ci95": [n_right / 30, n_right / 20]}}))
             (folder / "run.json").write_text(json.dumps({"key": key, "name": "toy", "study_sha256": "0",
                                                          "given": {"rate": rate, "seed": seed}}))
             (folder / "toy.ipynb").write_text("{}")
@@ -53,6 +55,25 @@ def test_runs_are_paired_by_their_seed(tmp_path):
     assert found["accuracy"].tolist() == pytest.approx([12 / 40, 12 / 20])
     alone = run_folders(tmp_path / "alone", {0: {0: 10}, 1: {1: 12}})
     assert np.isnan(alone["difference"]["rate=1"]) and alone["verdict"]["rate=1"] == ""
+
+
+def test_a_level_with_more_seeds_is_compared_by_those_of_the_base(tmp_path):
+    found = run_folders(tmp_path, {0: {0: 10, 1: 10}, 1: {0: 12, 1: 12, 2: 0, 3: 0}})
+    assert found["difference"]["rate=1"] == pytest.approx(2 / 20) and found["accuracy"]["rate=1"] == 24 / 80
+    assert found["n_runs"].tolist() == [2, 4] and found["seconds"].tolist() == [(2 + 5) / 2, (5 + 14) / 2]
+    runs = read_runs(tmp_path)
+    assert (runs["song.accuracy_low"] <= runs["song.accuracy"]).all()
+    assert (runs["song.accuracy_high"] == runs["song.accuracy"]).all()
+
+
+def test_the_seed_of_the_bootstrap_reaches_every_interval(tmp_path):
+    rng = np.random.default_rng(0)
+    run_folders(tmp_path, {0: {seed: int(n) for seed, n in enumerate(rng.integers(8, 14, 4))},
+                           1: {seed: int(n) for seed, n in enumerate(rng.integers(6, 16, 4))}})
+    tables = [compare_levels(tmp_path, "g", seed=seed).set_index("label") for seed in range(8)]
+    for column in ("low", "high", "difference_low", "difference_high"):
+        assert len({table[column]["rate=1"] for table in tables}) > 1, column
+    assert compare_levels(tmp_path, "g", seed=3).set_index("label").equals(tables[3])
 
 
 def test_runs_of_two_corpora_are_not_compared(tmp_path):

@@ -15,8 +15,9 @@ import soundfile
 
 from genre_study.corpus import read_corpus
 from genre_study.synth import minicorpus
+from genre_study.synth import song as song_module
 from genre_study.synth.minicorpus import render_minicorpus
-from genre_study.synth.song import compose
+from genre_study.synth.song import _draw_artist, compose
 from genre_study.synth.sound import SAMPLE_RATE, _player, _render_notes, render_song
 from genre_study.synth.styles import GENRES, STYLES
 
@@ -147,6 +148,22 @@ def test_the_corpus_reads_as_one(tmp_path):
     np.testing.assert_allclose(read.duration_s, 1.0)
     info = soundfile.info(tracks.path.iloc[0])
     assert (info.samplerate, info.channels, info.subtype) == (22050, 1, "PCM_16")
+
+
+def test_a_seed_changes_the_artists_and_the_songs_each_by_itself():
+    """Another seed: other instruments and sounds of an artist; and other notes for the same artist."""
+    artists = {seed: [(song.programs, song.sound) for song in (compose(genre, 0, seed=seed) for genre in GENRES)]
+               for seed in (0, 1)}
+    assert sum(one != other for one, other in zip(artists[0], artists[1], strict=True)) >= len(GENRES) - 1
+    rows = [compose("blues", index, seed=0) for index in (0, 5)]  # the same artist twice
+    assert rows[0].artist == rows[1].artist and not rows[0].notes.equals(rows[1].notes)
+    for genre in GENRES[:3]:
+        one, other = (_draw_artist(genre, 3, seed) for seed in (0, 1))
+        assert one["sound"] != other["sound"]
+        with pytest.MonkeyPatch.context() as patch:  # the artist of seed 0, whatever the seed
+            patch.setattr(song_module, "_draw_artist", lambda genre, number, seed: _draw_artist(genre, number, 0))
+            songs = [compose(genre, 3, seed=seed).notes for seed in (0, 1)]
+        assert not songs[0].equals(songs[1])
 
 
 @pytest.mark.parametrize("genre", GENRES)
