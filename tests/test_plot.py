@@ -269,3 +269,38 @@ def test_a_letter_without_a_font_says_what_to_do():
     with pytest.warns(UserWarning, match="Name one that has them"):
         assert plot.plain_label("\ue000") == "□"
     assert plot.plain_label("Ünïcode – “Блюз” ☃") == "Ünïcode – “Блюз” ☃"
+
+
+def test_confusion_has_true_genres_in_rows():
+    """Eight jazz songs that are called pop stand in jazz's row, under pop."""
+    counts = np.array([[5, 8, 0], [1, 4, 2], [0, 0, 9]])
+    ax = plot.plot_confusion(counts, ["jazz", "pop", "rock"]).axes[0]
+    assert ax.get_xlabel() == "predicted genre" and ax.get_ylabel().startswith("true genre")
+    shown = {(text.get_position(), text.get_text()) for text in ax.texts}
+    rows = dict(zip([label.get_text() for label in ax.get_yticklabels()], ax.get_yticks(), strict=True))
+    columns = dict(zip([label.get_text() for label in ax.get_xticklabels()], ax.get_xticks(), strict=True))
+    assert ((columns["pop"], rows["jazz"]), "8") in shown and ((columns["jazz"], rows["pop"]), "1") in shown
+
+
+def test_a_cell_of_a_timeline_lies_around_the_middle_of_its_chunk():
+    chunks = pd.DataFrame({"start_s": [0.0, 1.5, 3.0], "blues": 0.4, "jazz": 0.3, "metal": 0.2, "pop": 0.1})
+    ax = plot.plot_timeline(chunks, GENRES, seconds=3.0).axes[0]
+    cells = [cell.get_coordinates()[..., 0] for cell in ax.collections if hasattr(cell, "get_coordinates")]
+    assert [(cell.min(), cell.max()) for cell in cells] == [(0.75, 2.25), (2.25, 3.75), (3.75, 5.25)]
+    marks = next(marks for marks in ax.collections if not hasattr(marks, "get_coordinates"))
+    assert marks.get_offsets()[:, 0].tolist() == [1.5, 3.0, 4.5]
+
+
+@pytest.mark.parametrize("group", [None, "unit"])
+def test_every_interval_stands_in_the_row_of_its_label(group):
+    table = pd.DataFrame({"run": ["a", "b", "c"] * 2, "accuracy": [0.2, 0.5, 0.9, 0.3, 0.6, 0.8],
+                          "unit": ["x"] * 3 + ["y"] * 3})
+    table = table.assign(low=table.accuracy - 0.1, high=table.accuracy + 0.05)[: 6 if group else 3]
+    ax = plot.plot_intervals(table, group=group).axes[0]
+    names = dict(zip(ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()], strict=True))
+    found = {}
+    for text in ax.texts:
+        at = text.xy[1] if hasattr(text, "xy") else text.get_position()[1]
+        found.setdefault(names[min(names, key=lambda row: abs(row - at))], []).append(float(text.get_text()))
+    expected = {run: part.accuracy.tolist() for run, part in table.groupby("run")}
+    assert found == expected
