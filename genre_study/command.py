@@ -9,8 +9,10 @@ __all__ = ['study_file', 'main']
 import argparse
 import json
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import genre_study
@@ -68,6 +70,8 @@ def _predict(options):
 
     if len(options.files) > 1 or options.json or options.timeline:
         raise ValueError("--out takes one folder, and neither --json nor --timeline")
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends: the table is written first
     table = predict_folder(options.files[0], options.out, options.model, progress=True)
     failed = int((table["problem"] != "").sum())
     print(f"{len(table)} files in {printable(options.out)}, {failed} of them can't be read", file=sys.stderr)
@@ -176,10 +180,13 @@ def study_file(name):
     raise FileNotFoundError(f"there is no {name!r} among the studies that come with genre_study")
 
 
-def _value(text):
+def _value(name, text):
     """Read a parameter as it was typed: a number, a truth value, a list or dict in YAML, or else text."""
     from genre_study.grid.expand import parse_values
+    from genre_study.study import StudySettings
 
+    if StudySettings.__annotations__.get(name) in (str, "str"):  # a folder may be called 2024, or yes
+        return text
     try:
         values = parse_values(text)
     except ValueError:
@@ -207,8 +214,11 @@ def _reproduce(options):
     from genre_study.score.compare import format_table, run_table
 
     folder = user_path(options.out or f"runs/reproduce-{time.strftime('%Y%m%d-%H%M%S')}")
+    if (folder / "metrics.json").exists():
+        raise FileExistsError(f"{printable(folder)} holds a finished run; choose another --out or remove it. Its "
+                              "results, printed: genre-study compare RUN, with --csv or --latex")
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = {name: _value(text) for name, text in options.parameters} | {"run_dir": str(folder)}
+    parameters = {name: _value(name, text) for name, text in options.parameters} | {"run_dir": str(folder)}
     notebook = folder / "reproduce.ipynb"
     try:
         execute_notebook(study_file("reproduce.ipynb"), notebook, parameters, progress_bar=sys.stderr.isatty())
@@ -242,7 +252,7 @@ def _grid(options):
     file = Path(options.file)
     if not file.exists() and file.name == options.file:
         file = study_file(f"grids/{file.with_suffix('.yaml')}")
-    base = {name: _value(text) for name, text in options.parameters}
+    base = {name: _value(name, text) for name, text in options.parameters}
     runs = run_grid(file, study_file("reproduce.ipynb"), options.out or f"runs/{file.stem}", base, options.workers,
                     progress=sys.stderr.isatty())
     print(format_table(runs, options.format))
@@ -311,9 +321,12 @@ def _add_ablate(commands):
 
 # %% ../nbs/command.ipynb #a9915044
 def _compare(options):
-    """Compare two finished runs, and print the comparison as a table."""
-    from genre_study.score.compare import compare_run_folders, comparison_table, format_table
+    """Compare two finished runs, and print the comparison as a table; of one run, print its results."""
+    from genre_study.score.compare import compare_run_folders, comparison_table, format_table, run_table
 
+    if options.second is None:
+        print(format_table(run_table(options.first), options.format))
+        return 0
     result = compare_run_folders(options.first, options.second, options.side)
     names = [os.path.basename(os.path.abspath(run)) for run in (options.first, options.second)]
     names = names if names[0] != names[1] else [options.first, options.second]
@@ -323,11 +336,13 @@ def _compare(options):
 
 def _add_compare(commands):
     """Add the options of `genre-study compare`."""
-    compare = commands.add_parser("compare", help="compare the songs of two finished runs",
-                                  description="Difference of two finished runs on the same songs, with 95% intervals "
-                                              "that draw songs and artists, and McNemar's exact test.")
+    compare = commands.add_parser(
+        "compare", help="compare the songs of two finished runs, or print the results of one",
+        description="Results of a finished run; or the difference of two on the same songs, with 95% intervals that "
+                    "draw songs and artists, and McNemar's exact test.")
     compare.add_argument("first", metavar="RUN", help="folder of a finished run")
-    compare.add_argument("second", metavar="RUN", help="another, whose accuracy minus the first one's is given")
+    compare.add_argument("second", metavar="RUN", nargs="?",
+                         help="another, whose accuracy minus the first one's is given")
     compare.add_argument("--side", choices=["test", "valid"], help="default: the side that the first run was scored on")
     _add_format(compare, otherwise="text")
     compare.set_defaults(run=_compare)

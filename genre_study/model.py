@@ -14,6 +14,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .network.study_cnn import study_cnn
 
 if TYPE_CHECKING:
@@ -265,4 +267,8 @@ def _checked(model, name, input_shape, n_genres):
     if shapes != ((None, *input_shape), (None, n_genres)):
         raise ValueError(f"{name} must go from {(None, *input_shape)} to {(None, n_genres)}; "
                          f"its model goes from {shapes[0]} to {shapes[1]}")
+    found = model.predict(np.zeros((1, *input_shape), "float32"), verbose=0)[0]
+    if not (np.isfinite(found).all() and found.min() >= 0 and abs(found.sum() - 1) < 1e-3):
+        raise ValueError(f"{name} must give probabilities that sum to 1; for silence its model gives "
+                         f"{found.round(3).tolist()}: end it with a softmax")
     return model

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import soundfile
 
@@ -92,6 +93,70 @@ def test_folder_becomes_a_table_that_is_continued(place, tmp_path, monkeypatch, 
     for wrong in (["--json"], ["more"], ["--timeline", "x.png"]):
         assert main(["predict", *wrong, *arguments[1:]]) == 1 and "--out takes one folder" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "music")]) == 1 and "add --out" in capsys.readouterr().err
+
+
+def test_a_table_keeps_what_others_wrote_into_it(place, tmp_path, monkeypatch):
+    """Added columns stay, a table of something else is refused, and what waited for ffmpeg is tried again."""
+    from genre_study.predict import folder as rooms
+
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.wav").write_bytes((place / "song.wav").read_bytes())
+    arguments, out = ["predict", str(tmp_path / "music"), "--model", str(place / "bundle"), "--out"], tmp_path / "t.csv"
+    out.write_text("path,my_notes\na.wav,dear\n")
+    assert main([*arguments, str(out)]) == 1 and out.read_text() == "path,my_notes\na.wav,dear\n"
+    out.unlink()
+    assert main([*arguments, str(out)]) == 0
+    table = pd.read_csv(out, dtype=object).assign(checked="by me", stars=5)
+    table.loc[0, ["problem", "top"]] = ["cannot be decoded. Install ffmpeg, which reads more formats", ""]
+    table.to_csv(out, index=False)
+    monkeypatch.setattr(rooms.shutil, "which", lambda name: None)
+    assert main([*arguments, str(out)]) == 1  # nothing has changed
+    monkeypatch.setattr(rooms.shutil, "which", lambda name: "/usr/bin/ffmpeg")
+    assert main([*arguments, str(out)]) == 0
+    row = pd.read_csv(out).iloc[0]
+    assert row["top"] and (row["checked"], row["stars"]) == ("by me", 5)
+
+
+def test_a_scheduler_ends_a_folder_with_its_table_written(place, tmp_path):
+    """SIGTERM, as Slurm and containers send it, is an interruption like any other."""
+    (tmp_path / "music").mkdir()
+    for number in range(45):
+        (tmp_path / "music" / f"{number:02}.wav").write_bytes((place / "song.wav").read_bytes() + bytes(2 * number))
+    out = tmp_path / "tags.csv"
+    code = """
+import os, signal, sys
+from genre_study.predict import folder
+from genre_study.command import main
+answer, seen = folder._answer, []
+def slow(path, bundle):
+    seen.append(path)
+    if len(seen) == 4:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return answer(path, bundle)
+folder._answer = slow
+sys.exit(main(sys.argv[1:]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, "predict", str(tmp_path / "music"), "--model",
+                           str(place / "bundle"), "--out", str(out)], capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and len(pd.read_csv(out)) == 3, done.stderr[-1000:]
+
+
+def test_one_run_is_printed_and_not_overwritten(root, tmp_path, capsys):
+    run = root / "reports" / "mel999-filtered-fourteen"
+    assert main(["compare", str(run), "--latex"]) == 0
+    assert r"songs: accuracy & 0.503" in capsys.readouterr().out
+    (tmp_path / "metrics.json").write_text("{}")
+    assert main(["reproduce", "--out", str(tmp_path)]) == 1 and "holds a finished run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_texts_stay_texts(monkeypatch):
+    """A folder may be called 2024, or yes; other parameters are read as they were typed."""
+    from genre_study.command import _value
+
+    assert [_value("corpus", text) for text in ("2024", "yes", "[live]", "a: b")] == ["2024", "yes", "[live]", "a: b"]
+    typed = ("epochs", "3"), ("network_options", '{"dropout": 0.5}'), ("overlap", "0.25")
+    assert [_value(*pair) for pair in typed] == [3, {"dropout": 0.5}, 0.25]
 
 
 def test_help_speaks_of_folders(capsys):

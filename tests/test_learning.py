@@ -465,3 +465,18 @@ def test_image_format_of_keras_changes_no_network():
         found.append(json.loads(run.stdout.splitlines()[-1]))
     assert set(found[0]) == set(NETWORKS)
     assert found[0] == found[1]
+
+
+def test_a_network_without_probabilities_is_refused_before_it_is_trained(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS + """
+def bare(input_shape, n_genres):
+    return keras.Sequential([layers.Flatten(), layers.Dense(n_genres, bias_initializer="ones")])
+
+def sums_to_more(input_shape, n_genres):
+    return keras.Sequential([layers.Flatten(), layers.Dense(n_genres, activation="sigmoid")])
+""")
+    for name in ("bare", "sums_to_more"):
+        with pytest.raises(ValueError, match=r"must give probabilities that sum to 1; .*: end it with a softmax"):
+            build_network(f"{tmp_path}/nets.py:{name}", (16, 40, 1), 4)
+    for name in ("sequential", "functional"):
+        build_network(f"{tmp_path}/nets.py:{name}", (16, 40, 1), 4)

@@ -6,6 +6,8 @@
 __all__ = ['predict_folder']
 
 # %% ../../nbs/predict/folder.ipynb #321c731f
+import shutil
+
 import pandas as pd
 
 from ..core.audio import AudioError, is_audio_file
@@ -58,13 +60,16 @@ def _read_table(out):
     if not out.is_file() or not out.stat().st_size:
         return pd.DataFrame()
     table = _READ[out.suffix](out)
+    missing = [name for name in ("path", "problem", "top") if name not in table]
+    if len(table) and missing:
+        raise ValueError(f"{printable(out)} is a table of something else, without {', '.join(missing)}; give the name "
+                         "of a new table, or of one that an earlier call wrote")
     return table.fillna({name: "" for name in _TEXTS if name in table})
 
 
-def _write_table(rows, columns, out):
+def _write_table(rows, columns, numbers, out):
     """Write rows to a table in one step."""
     table = pd.DataFrame(rows, columns=columns)
-    numbers = [name for name in table if name not in _TEXTS]
     with whole_file(out) as draft:
         _WRITE[out.suffix](table.astype(dict.fromkeys(numbers, float)), draft)
 
@@ -78,7 +83,7 @@ def predict_folder(folder, out, model=None, progress: bool = True) -> pd.DataFra
         Searched with all folders inside it; hidden files (a name that begins with a dot) are left out.
     out : str or path
         Table to write, .csv, .parquet or .jsonl. Files whose content is already in it, from the same network, are not
-        predicted again.
+        predicted again, unless they waited for ffmpeg. Columns that were added to the table stay.
     model : Bundle, str or path, optional
         As for `predict_song`.
     progress : bool
@@ -95,7 +100,7 @@ def predict_folder(folder, out, model=None, progress: bool = True) -> pd.DataFra
     FileNotFoundError
         If there is no such folder, or none for the table.
     ValueError
-        If the name of the table ends in something else.
+        If the table is one of something else, or its name ends in something else.
 
     Examples
     --------
@@ -112,21 +117,28 @@ def predict_folder(folder, out, model=None, progress: bool = True) -> pd.DataFra
         raise FileNotFoundError(f"there is no folder {printable(out.parent)} for the table; make it first")
     bundle = open_bundle(model)
     network, rows = bundle.network_hash(), []
-    known = {(row.get("content"), row.get("network")): row for row in _read_table(out).to_dict("records")}
+    written = _read_table(out)
+    waited = "Install ffmpeg" if shutil.which("ffmpeg") else None  # for what is there by now
+    known = {(row.get("content"), row.get("network")): row for row in written.to_dict("records")
+             if waited is None or waited not in row["problem"]}
     known = {key: row for key, row in known.items() if all(key) and set(bundle.genres) <= set(row)}
     columns = ["path", "content", "network", "problem", "top", "uncertainty", "reasons", "novelty", "duration_s"]
     columns += bundle.genres
+    numbers = [name for name in columns if name not in _TEXTS]
+    added = [name for name in written if name not in columns]
+    notes = {row.get("content"): {name: row[name] for name in added} for row in written.to_dict("records")}
+    columns += added
     try:
         for path in tqdm(_music_below(folder), desc="songs", unit="song", disable=not progress):
             content, name = _content(path), printable(path.relative_to(folder).as_posix())
             key = (content or path, network)
-            row = known.get(key) or _answer(path, bundle)
+            row = known.get(key) or notes.get(content, {}) | _answer(path, bundle)
             known[key] = row | dict(path=name, content=content, network=network)
             rows.append(known[key])
             if len(rows) % 50 == 0:
-                _write_table([*known.values()], columns, out)
+                _write_table([*known.values()], columns, numbers, out)
     except BaseException:  # interrupted: rows of files that were not reached are kept
-        _write_table([*known.values()], columns, out)
+        _write_table([*known.values()], columns, numbers, out)
         raise
-    _write_table(rows, columns, out)
+    _write_table(rows, columns, numbers, out)
     return _read_table(out)
