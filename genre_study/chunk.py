@@ -56,7 +56,7 @@ class ChunkSpec:
     short: str = "pad"
     tolerance_s: float = 0.05
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("seconds", "overlap", "tolerance_s"):
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool):
@@ -72,11 +72,11 @@ class ChunkSpec:
             raise ValueError(f"short must be 'pad' or 'drop', got {self.short!r}")
 
     @property
-    def step_s(self):
+    def step_s(self) -> float:
         """Seconds from the start of one chunk to the start of the next."""
         return self.seconds * (1 - self.overlap)
 
-    def n_frames(self, frames_per_second):
+    def n_frames(self, frames_per_second: float) -> int:
         """Return the number of frames in one chunk: 130 for 3 s at 43.07 frames a second."""
         return int(_frames_of(self.seconds, frames_per_second))
 

@@ -155,7 +155,7 @@ def _add_audit(commands):
     audit.set_defaults(run=_audit)
 
 # %% ../nbs/command.ipynb #828082e3
-def study_file(name):
+def study_file(name: str) -> Path:
     """Find a notebook of the studies, or a grid.
 
     Parameters
@@ -397,7 +397,7 @@ def _parser():
     return parser
 
 # %% ../nbs/command.ipynb #18b6b499
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Parameters

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections import Counter
 from importlib import resources
+from pathlib import Path
 
 import pandas as pd
 
@@ -182,7 +183,7 @@ def _with_artists(tracks, artists, folders):
     return tracks.assign(artist=pd.Series(artist, tracks.index, dtype="str"))
 
 # %% ../nbs/01_corpus.ipynb #003e2f02
-def read_corpus(source, artists="auto") -> pd.DataFrame:
+def read_corpus(source: str | Path, artists: str | pd.Series | dict | None = "auto") -> pd.DataFrame:
     """Make the table of the tracks in a corpus. Headers are read, no audio is decoded.
 
     Parameters

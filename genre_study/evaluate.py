@@ -8,6 +8,7 @@ __all__ = ['output_genres', 'predict_chunks', 'song_vectors', 'check_predictions
 
 # %% ../nbs/09_evaluate.ipynb #12a00f1c
 import warnings
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,10 @@ _SUM_TOLERANCE = 1e-3  # how far from 1 the probabilities of a row may sum
 if TYPE_CHECKING:
     import keras
 
+    from genre_study.storage.writer import Store
+
 # %% ../nbs/09_evaluate.ipynb #0339dfc7
-def output_genres(model: "keras.Model", genres=None) -> list[str]:
+def output_genres(model: "keras.Model", genres: Sequence[str] | None = None) -> list[str]:
     """Name the outputs of a network.
 
     Parameters
@@ -67,8 +70,8 @@ def _learned_copies(model, store):
 
 
 @memory_kept()
-def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=None, scaling: str = "track",
-                   batch_size: int = 256) -> pd.DataFrame:
+def predict_chunks(model: "keras.Model", store: "Store", chunks: pd.DataFrame, genres: Sequence[str] | None = None,
+                   scaling: str = "track", batch_size: int = 256) -> pd.DataFrame:
     """Predict the genre of each chunk.
 
     Parameters
@@ -120,7 +123,7 @@ def predict_chunks(model: "keras.Model", store, chunks: pd.DataFrame, genres=Non
     return table
 
 # %% ../nbs/09_evaluate.ipynb #87e57ef4
-def song_vectors(predictions: pd.DataFrame, genres=None) -> pd.DataFrame:
+def song_vectors(predictions: pd.DataFrame, genres: Sequence[str] | None = None) -> pd.DataFrame:
     """Average the chunk probabilities of each track.
 
     Parameters
@@ -170,7 +173,7 @@ def _check_rows(predictions, genres):
                              "gives")
 
 # %% ../nbs/09_evaluate.ipynb #b346bbfa
-def check_predictions(predictions: pd.DataFrame, tracks: pd.DataFrame, genres) -> None:
+def check_predictions(predictions: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str]) -> None:
     """Raise unless the predictions can be evaluated.
 
     Parameters
@@ -207,7 +210,7 @@ def check_predictions(predictions: pd.DataFrame, tracks: pd.DataFrame, genres) -
         raise ValueError(f"genre {whose} is not one of {first_few(genres, 12)}; pass all genres of the tracks")
 
 # %% ../nbs/09_evaluate.ipynb #b0bf0347
-def refuse_learned(predictions: pd.DataFrame, learned=None) -> None:
+def refuse_learned(predictions: pd.DataFrame, learned: Collection[str] | None = None) -> None:
     """Raise `LeakageError` if the network learned from one of the tracks that it predicted.
 
     Parameters
@@ -225,7 +228,8 @@ def refuse_learned(predictions: pd.DataFrame, learned=None) -> None:
                            "other tracks, or pass learned=[] to measure on purpose how well it knows them")
 
 
-def match_predictions(predictions, tracks, genres) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def match_predictions(predictions: pd.DataFrame, tracks: pd.DataFrame,
+                      genres: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check predictions, and look up the true genre of each row.
 
     Parameters
@@ -259,7 +263,8 @@ def match_predictions(predictions, tracks, genres) -> tuple[np.ndarray, np.ndarr
     return truth, predictions[list(genres)].to_numpy(dtype=float), where
 
 # %% ../nbs/09_evaluate.ipynb #e473bd68
-def bootstrap_interval(counts: np.ndarray, statistic, groups=None, n_resamples: int = 2000, level: float = 0.95,
+def bootstrap_interval(counts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray],
+                       groups: np.ndarray | None = None, n_resamples: int = 2000, level: float = 0.95,
                        seed: int = 0) -> tuple[float, float]:
     """Compute a percentile bootstrap interval of a statistic of summed counts.
 
@@ -341,8 +346,8 @@ def _known_artists(tracks):
     return artist_groups(tracks)[0]
 
 
-def track_intervals(name: str, counts: np.ndarray, statistic, tracks: pd.DataFrame, share: bool = False,
-                    n_resamples: int = 2000, seed: int = 0) -> dict:
+def track_intervals(name: str, counts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], tracks: pd.DataFrame,
+                    share: bool = False, n_resamples: int = 2000, seed: int = 0) -> dict:
     """Compute 95% intervals that draw whole tracks and, if artists are known, whole artists.
 
     Parameters
@@ -402,8 +407,8 @@ def _macro_f1(counts):
     return (2 * np.diagonal(table, axis1=1, axis2=2) / np.maximum(both, 1)).mean(axis=1)
 
 # %% ../nbs/09_evaluate.ipynb #52ca9a2c
-def evaluate(predictions: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int = 0, n_resamples: int = 2000,
-             learned=None) -> dict:
+def evaluate(predictions: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str], seed: int = 0,
+             n_resamples: int = 2000, learned: Collection[str] | None = None) -> dict:
     """Measure how good predictions are, with 95% intervals.
 
     Parameters

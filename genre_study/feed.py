@@ -7,8 +7,16 @@ __all__ = ['SCALINGS', 'check_scaling', 'fit_scaling', 'ChunkReader', 'one_lengt
 
 # %% ../nbs/06_feed.ipynb #db7c47df
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+    from genre_study.storage.writer import Store
 
 # %% ../nbs/06_feed.ipynb #dbcbee22
 SCALINGS = ("none", "power", "track", "band")
@@ -105,12 +113,12 @@ class ChunkReader:
         If the scaling is unknown or does not fit the store.
     """
 
-    def __init__(self, store, scaling: str = "track", memory_mb: float = 1024):
+    def __init__(self, store: "Store", scaling: str = "track", memory_mb: float = 1024) -> None:
         check_scaling(scaling, store.unit)
         self.store, self.scaling, self.limit = store, scaling, memory_mb * 1e6
         self.tracks, self.used = OrderedDict(), 0
 
-    def track(self, track_id):
+    def track(self, track_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the frames (n_frames, n_mels) float16 of a track, its shift and its gain."""
         if track_id in self.tracks:
             self.tracks.move_to_end(track_id)
@@ -123,7 +131,7 @@ class ChunkReader:
             self.used -= oldest.nbytes
         return self.tracks[track_id]
 
-    def read(self, track_ids, starts, n_frames):
+    def read(self, track_ids: Sequence[str], starts: Sequence[int], n_frames: int) -> np.ndarray:
         """Return chunks (n_chunks, n_mels, n_frames, 1) float32 that start at frames `starts` of `track_ids`."""
         chunks = None
         for row, (track_id, start) in enumerate(zip(track_ids, starts, strict=True)):
@@ -135,7 +143,7 @@ class ChunkReader:
         return chunks
 
 # %% ../nbs/06_feed.ipynb #2bc77bc0
-def one_length(chunks) -> int:
+def one_length(chunks: "pd.DataFrame") -> int:
     """Return the number of frames that all chunks have.
 
     Parameters
@@ -165,7 +173,7 @@ def one_length(chunks) -> int:
     return int(lengths[0])
 
 # %% ../nbs/06_feed.ipynb #e5c3ac03
-def read_chunks(store, chunks, scaling: str = "track") -> np.ndarray:
+def read_chunks(store: "Store", chunks: "pd.DataFrame", scaling: str = "track") -> np.ndarray:
     """Read and scale all chunks of a table.
 
     Parameters
@@ -332,9 +340,9 @@ class ChunkFeed:
         If the table is empty, has chunks of several lengths or an unknown genre, or the scaling does not fit the store.
     """
 
-    def __init__(self, store, chunks, genres, batch_size: int = 64, shuffle: bool = True, seed: int = 0,
-                 scaling: str = "track", mixup_alpha: float = 0.0, time_mask: int = 0, band_mask: int = 0,
-                 memory_mb: float = 1024):
+    def __init__(self, store: "Store", chunks: "pd.DataFrame", genres: Sequence[str], batch_size: int = 64,
+                 shuffle: bool = True, seed: int = 0, scaling: str = "track", mixup_alpha: float = 0.0,
+                 time_mask: int = 0, band_mask: int = 0, memory_mb: float = 1024) -> None:
         self.n_frames = one_length(chunks)
         self.reader = ChunkReader(store, scaling, memory_mb)
         self.track_ids, self.starts = chunks["track_id"].to_numpy(object), chunks["start_frame"].to_numpy()
@@ -344,11 +352,11 @@ class ChunkFeed:
         self.groups_of = _group_size(chunks, store.spec.n_mels, memory_mb)
         self.epoch, self._dealt = 0, None
 
-    def __len__(self):
+    def __len__(self) -> int:
         n_chunks = len(self.starts)
         return n_chunks // self.batch_size if self.shuffle else -(-n_chunks // self.batch_size)
 
-    def order(self):
+    def order(self) -> np.ndarray:
         """Return the row numbers of all chunks, in the order of this epoch."""
         if not self.shuffle:
             return np.arange(len(self.starts))
@@ -357,14 +365,14 @@ class ChunkFeed:
             self._dealt = self.epoch, _shuffled(self.track_ids, self.groups_of, rng)
         return self._dealt[1]
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return batch `index` of this epoch: chunks (n, n_mels, n_frames, 1) and labels (n, n_genres), float32."""
         rows = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         chunks = self.reader.read(self.track_ids[rows], self.starts[rows], self.n_frames)
         rng = np.random.default_rng([self.seed, self.epoch, index])
         return _varied(chunks, self.labels[rows], rng, self.mixup_alpha, self.time_mask, self.band_mask)
 
-    def whole_batch(self, index):
+    def whole_batch(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return batch `index` filled up to full size, with weights.
 
         The filling has weight 0. The other weights are a little above 1, so that the mean over all batches, which
@@ -375,6 +383,6 @@ class ChunkFeed:
         weights = np.full(len(chunks), len(self) * self.batch_size / len(self.starts), "float32")
         return tuple(np.pad(part, [(0, missing)] + [(0, 0)] * (part.ndim - 1)) for part in (chunks, labels, weights))
 
-    def to_keras(self):
+    def to_keras(self) -> "keras.utils.PyDataset":
         """Return the batches as a `keras.utils.PyDataset`, which `fit` and `evaluate` take."""
         return _as_keras(self)

@@ -12,9 +12,11 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources, util
+from types import ModuleType
 
 import numpy as np
 
@@ -69,7 +71,7 @@ class MelSpec:
     fmax_hz: float | None = number(None, 0.0, 384_000.0)
     mel_scale: str = choice("slaney", ("slaney", "htk"))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         fmax_hz, half = self.sample_rate / 2 if self.fmax_hz is None else self.fmax_hz, self.sample_rate / 2
         if not 0 <= self.fmin_hz < fmax_hz <= half:  # above half the sample rate a recording holds nothing
@@ -77,11 +79,11 @@ class MelSpec:
                              f"got fmin_hz={self.fmin_hz!r}, fmax_hz={self.fmax_hz!r}")
 
     @property
-    def frames_per_second(self):
+    def frames_per_second(self) -> float:
         """Frames a second, 43.07 with the defaults."""
         return self.sample_rate / self.hop_length
 
-    def to_librosa(self):
+    def to_librosa(self) -> dict:
         """Return the arguments of `librosa.filters.mel`.
 
         Examples
@@ -92,12 +94,12 @@ class MelSpec:
         return {"sr": self.sample_rate, "n_fft": self.n_fft, "n_mels": self.n_mels, "fmin": self.fmin_hz,
                 "fmax": self.fmax_hz, "htk": self.mel_scale == "htk"}
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Return all parameters as a dict of plain values, to be written beside a result."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, parameters):
+    def from_dict(cls, parameters: dict) -> "MelSpec":
         """Return the spec with these parameters; refuse an unknown name with a ValueError."""
         unknown = set(parameters) - set(cls.__dataclass_fields__)
         if unknown:
@@ -106,7 +108,7 @@ class MelSpec:
         return cls(**parameters)
 
 # %% ../nbs/03_mel.ipynb #melnumba1
-def import_librosa():
+def import_librosa() -> ModuleType:
     """Import librosa. Where its compiler, numba, has no folder to keep code in, give it one for this process.
 
     Returns
@@ -170,7 +172,7 @@ def band_centres(spec: MelSpec) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def band_groups(spec: MelSpec):
+def band_groups(spec: MelSpec) -> list[tuple[slice, slice, np.ndarray, int]]:
     """Split librosa's filter bank into groups of 8 bands.
 
     Parameters
@@ -273,7 +275,8 @@ def _stretches(blocks, spec):
         yield samples[start * hop:], min(_BATCH, remaining - start)
 
 # %% ../nbs/03_mel.ipynb #a919b579
-def mel_blocks(blocks, spec: MelSpec = MelSpec(), groups: list | None = None):
+def mel_blocks(blocks: Iterable[np.ndarray], spec: MelSpec = MelSpec(),
+               groups: list | None = None) -> Iterator[np.ndarray]:
     """Compute the mel power spectrogram of a waveform that comes in blocks.
 
     Parameters
@@ -373,7 +376,7 @@ def power_to_db(power: np.ndarray) -> np.ndarray:
     return np.maximum(decibels, SILENCE_DB, out=decibels)
 
 
-def log_mel(waveform, spec=MelSpec()) -> np.ndarray:
+def log_mel(waveform: np.ndarray, spec: MelSpec = MelSpec()) -> np.ndarray:
     """Compute the mel spectrogram in dB.
 
     Parameters

@@ -11,8 +11,9 @@ import importlib.util
 import inspect
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # %% ../nbs/07_model.ipynb #ac5fbc62
 def fourteen_layer_cnn(input_shape: tuple[int, int, int] = (128, 130, 1), n_genres: int = 10, dropout: float = 0.4,
-                       filters=(16, 32, 64, 128, 64), pools: str = "alternating",
+                       filters: Sequence[int] = (16, 32, 64, 128, 64), pools: str = "alternating",
                        dense_activation: str = "selu") -> "keras.Model":
     """Build the network of the published study, 243,454 parameters at the default shape.
 
@@ -160,7 +161,7 @@ def _module_at(place):
                          "install its package, or name the path of its .py file") from error
 
 
-def find_network(name: str):
+def find_network(name: str) -> Callable[..., "keras.Model"]:
     """Find the function that builds a network.
 
     Parameters
@@ -203,7 +204,7 @@ def find_network(name: str):
 
 # %% ../nbs/07_model.ipynb #548e6353
 def build_network(name: str, input_shape: tuple[int, int, int], n_genres: int, seed: int | None = None,
-                  **options) -> "keras.Model":
+                  **options: Any) -> "keras.Model":
     """Build a network by its name.
 
     Parameters

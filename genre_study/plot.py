@@ -11,6 +11,7 @@ __all__ = ['INK', 'GREY', 'BLUE', 'RED', 'LIGHT_TO_DARK', 'DARK_TO_LIGHT', 'MARK
 import io
 import shutil
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ PNG_DPI = 110
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
+    from numpy.typing import ArrayLike
+
+    from genre_study.mel import MelSpec
 
 # %% ../nbs/10_plot.ipynb #c0aaea75
 def _seaborn():
@@ -120,7 +124,7 @@ def _mark_epoch(ax, history, monitor, name):
     ax.set_title(f"{word} {kept['epoch']:.0f}: {kept[name]:.3f}", fontsize=9, loc="left", color=INK)
 
 
-def plot_curves(history: pd.DataFrame, measures=("accuracy", "loss"),
+def plot_curves(history: pd.DataFrame, measures: Sequence[str] = ("accuracy", "loss"),
                 monitor: str = "val_loss") -> "matplotlib.figure.Figure":
     """Draw accuracy and loss over the epochs of a training, for train and valid.
 
@@ -166,8 +170,8 @@ def plot_curves(history: pd.DataFrame, measures=("accuracy", "loss"),
     return figure
 
 # %% ../nbs/10_plot.ipynb #280318c3
-def plot_shares(percent, rows, columns, texts=None, label: str = "per cent",
-                ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
+def plot_shares(percent: "ArrayLike", rows: Sequence[str], columns: Sequence[str], texts: "ArrayLike | None" = None,
+                label: str = "per cent", ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
     """Draw a table of shares from white (0%) to black (100%), with a number in each cell.
 
     Parameters
@@ -211,7 +215,7 @@ def plot_shares(percent, rows, columns, texts=None, label: str = "per cent",
     return figure
 
 # %% ../nbs/10_plot.ipynb #647cfc26
-def plot_confusion(confusion, genres, normalise: bool = False,
+def plot_confusion(confusion: "ArrayLike", genres: Sequence[str], normalise: bool = False,
                    ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.figure.Figure":
     """Draw a confusion matrix as a map with numbers.
 
@@ -246,8 +250,8 @@ def plot_confusion(confusion, genres, normalise: bool = False,
     return figure
 
 # %% ../nbs/10_plot.ipynb #1dd9aeed
-def plot_spectrogram(frames: np.ndarray, spec, start_s: float = 0.0, unit: str = "dB", range_db: float = 80.0,
-                     ax: "matplotlib.axes.Axes | None" = None,
+def plot_spectrogram(frames: np.ndarray, spec: "MelSpec", start_s: float = 0.0, unit: str = "dB",
+                     range_db: float = 80.0, ax: "matplotlib.axes.Axes | None" = None,
                      frames_per_second: float | None = None) -> "matplotlib.figure.Figure":
     """Draw a mel spectrogram with seconds and Hz on its axes.
 
@@ -432,7 +436,7 @@ def _filled_bins(curve):
     return counts, edges
 
 
-def plot_reliability(curves) -> "matplotlib.figure.Figure":
+def plot_reliability(curves: dict[str, pd.DataFrame] | pd.DataFrame) -> "matplotlib.figure.Figure":
     """Draw reliability curves: accuracy against confidence, and the number of songs in each bin.
 
     Parameters
@@ -478,7 +482,7 @@ def _draw_probabilities(ax, starts, values, seconds):
     return image
 
 
-def plot_timeline(predictions: pd.DataFrame, genres, seconds: float = 3.0,
+def plot_timeline(predictions: pd.DataFrame, genres: Sequence[str], seconds: float = 3.0,
                   title: str | None = None) -> "matplotlib.figure.Figure":
     """Draw the genre probabilities of one song over time, with the song vector beside it.
 
@@ -521,7 +525,8 @@ def plot_timeline(predictions: pd.DataFrame, genres, seconds: float = 3.0,
     return figure
 
 # %% ../nbs/10_plot.ipynb #f21df8c2
-def save_figure(figure: "matplotlib.figure.Figure", folder, name: str, formats=tuple(FORMATS)) -> list[Path]:
+def save_figure(figure: "matplotlib.figure.Figure", folder: str | Path, name: str,
+                formats: Sequence[str] = tuple(FORMATS)) -> list[Path]:
     """Save a figure.
 
     Parameters

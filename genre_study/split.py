@@ -9,6 +9,7 @@ __all__ = ['SIDES', 'PROTOCOLS', 'LEAKY_PROTOCOLS', 'N_FOLDS', 'PAIR', 'LeakageE
 
 # %% ../nbs/05_split.ipynb #b1b72e37
 import warnings
+from collections.abc import Sequence
 from numbers import Real
 
 import numpy as np
@@ -26,7 +27,7 @@ class LeakageError(ValueError):
     """Two sides of a split share something that the protocol promises to keep apart."""
 
 # %% ../nbs/05_split.ipynb #e49edf98
-def check_table(table: pd.DataFrame, name: str, columns, advice: str = "") -> None:
+def check_table(table: pd.DataFrame, name: str, columns: Sequence[str], advice: str = "") -> None:
     """Raise unless a table has these columns.
 
     Parameters
@@ -50,7 +51,7 @@ def check_table(table: pd.DataFrame, name: str, columns, advice: str = "") -> No
         raise ValueError(f"{name} lacks the column {first_few(missing)}; it has {first_few(table.columns, 12)}{advice}")
 
 # %% ../nbs/05_split.ipynb #e50788aa
-def check_tracks(tracks: pd.DataFrame, columns=("track_id", "genre")) -> None:
+def check_tracks(tracks: pd.DataFrame, columns: Sequence[str] = ("track_id", "genre")) -> None:
     """Raise unless a table has one row per track, with these columns filled and each genre spelled in one way.
 
     Parameters

@@ -10,6 +10,8 @@ import math
 import random
 import time
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +20,14 @@ from .core.bounds import check_number
 from .core.content import file_facts, file_state, has_settled
 from .core.workers import in_processes
 from .mel import SILENCE_DB, MelSpec, band_groups, mel_blocks, power_to_db
-from .storage.writer import StoreWriter, track_rows
+from .storage.writer import Store, StoreWriter, track_rows
+
+if TYPE_CHECKING:
+    import dask.distributed
+    import pandas as pd
 
 # %% ../nbs/04_store.ipynb #ba3a89bd
-def track_frames(path, spec: MelSpec, groups: list | None = None) -> tuple[np.ndarray, float]:
+def track_frames(path: str | Path, spec: MelSpec, groups: list | None = None) -> tuple[np.ndarray, float]:
     """Compute the frames of an audio file, as a store keeps them.
 
     Parameters
@@ -129,8 +135,8 @@ def _outcomes(job, todo, workers, client):
     return ((todo[number], problem) for number, _, problem in in_processes(job, todo, workers))
 
 # %% ../nbs/04_store.ipynb #49d63c93
-def build_store(tracks, folder, spec: MelSpec = MelSpec(), workers: int | None = None, progress: bool = True,
-                client=None):
+def build_store(tracks: "pd.DataFrame", folder: str | Path, spec: MelSpec = MelSpec(), workers: int | None = None,
+                progress: bool = True, client: "dask.distributed.Client | None" = None) -> Store:
     """Make log-mel spectrograms of all tracks, or of those that the store does not have yet.
 
     Parameters

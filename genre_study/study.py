@@ -19,6 +19,7 @@ import shutil
 import time
 import typing
 import warnings
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -44,7 +45,7 @@ from .network import backend
 from .network.checkpoint import CHECKPOINT
 from .split import LEAKY_PROTOCOLS, N_FOLDS, PROTOCOLS, check_shares, check_split, split_chunks, split_tracks
 from .storage.ready_made import archive_facts, import_spectrograms
-from .storage.writer import open_store
+from .storage.writer import Store, open_store
 from .store import build_store
 from .train import TrainSpec, recipe
 
@@ -200,7 +201,7 @@ class StudySettings:
     data_dir: str = "data"
     run_dir: str = "runs/reproduce"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for one in fields(self):
             value = _typed(one.name, getattr(self, one.name), one.type)
             object.__setattr__(self, one.name, value)
@@ -219,7 +220,7 @@ class StudySettings:
         _ = self.mel_spec, self.chunk_spec, self.train_spec  # each refuses what it can't use
 
     @property
-    def mel_spec(self):
+    def mel_spec(self) -> MelSpec:
         """MelSpec of the spectrograms of audio; its hop length is the one nearest to `frames_per_second`."""
         spec = _asked(self, ("n_mels", "mel_scale"), lambda: MelSpec(n_mels=self.n_mels, mel_scale=self.mel_scale))
         if not self.frames_per_second:
@@ -228,13 +229,13 @@ class StudySettings:
         return _asked(self, ("frames_per_second",), lambda: replace(spec, hop_length=hop_length))
 
     @property
-    def chunk_spec(self):
+    def chunk_spec(self) -> ChunkSpec:
         """ChunkSpec: how tracks are cut into chunks."""
         return _asked(self, ("chunk_seconds", "overlap"),
                       lambda: ChunkSpec(seconds=self.chunk_seconds, overlap=self.overlap))
 
     @property
-    def train_spec(self):
+    def train_spec(self) -> TrainSpec:
         """TrainSpec: made of the network's recipe, the settings, and `training`, which wins."""
         unknown = sorted(set(self.training) - set(TrainSpec.__dataclass_fields__))
         if unknown:
@@ -273,7 +274,7 @@ def _as_plain(name, value, kind=None):
     return value.item() if isinstance(value, np.generic) else value
 
 # %% ../nbs/11_study.ipynb #e01c4256
-def check_settings(names: dict, settings_class=StudySettings) -> StudySettings:
+def check_settings(names: dict, settings_class: type = StudySettings) -> StudySettings:
     """Make checked settings from a notebook's names.
 
     Parameters
@@ -356,7 +357,7 @@ def _imported_store(settings, file):
                                db_range=settings.db_range or None)
 
 # %% ../nbs/11_study.ipynb #8e439518
-def prepare_data(settings: StudySettings, corpus: str | Path | None = None):
+def prepare_data(settings: StudySettings, corpus: str | Path | None = None) -> Store:
     """Open the store that a run reads, and make it first if it does not exist.
 
     Parameters
@@ -413,7 +414,7 @@ def _thin_training(tracks, share, seed):
     return tracks[(tracks.split != "train") | tracks.track_id.isin(kept)].reset_index(drop=True)
 
 # %% ../nbs/11_study.ipynb #e5f2c8b1
-def sides_of_tracks(store, chunks: pd.DataFrame) -> pd.DataFrame:
+def sides_of_tracks(store: Store, chunks: pd.DataFrame) -> pd.DataFrame:
     """List the tracks on each side of a run.
 
     Parameters
@@ -433,7 +434,7 @@ def sides_of_tracks(store, chunks: pd.DataFrame) -> pd.DataFrame:
     return sides.assign(content=[content(track_id) for track_id in sides["track_id"]])
 
 
-def exact_copies(store) -> pd.DataFrame | None:
+def exact_copies(store: Store) -> pd.DataFrame | None:
     """Find tracks of a store that hold the same frames under several names.
 
     Parameters
@@ -461,7 +462,8 @@ def _warn_of_copies(store, chunks):
                       f"{first_few(apart, 3)}; pass the pairs as replicas, or remove the copies", stacklevel=3)
 
 
-def deal(store, settings: StudySettings, replicas: pd.DataFrame | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def deal(store: Store, settings: StudySettings,
+         replicas: pd.DataFrame | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put a store's tracks, and the chunks cut from them, on the sides train, valid and test.
 
     Parameters
@@ -595,7 +597,7 @@ def start_run(settings: StudySettings) -> Path:
 
 # %% ../nbs/11_study.ipynb #03faf5be
 @contextmanager
-def stage(seconds, name):
+def stage(seconds: dict, name: str) -> Iterator[None]:
     """Add the wall-clock time of a `with` block to the dict `seconds` under `name`."""
     start = time.perf_counter()
     try:
@@ -604,7 +606,7 @@ def stage(seconds, name):
         seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 # %% ../nbs/11_study.ipynb #5e2504f5
-def versions():
+def versions() -> dict[str, str]:
     """Versions of all that can change a result, by name."""
     names = ("genre_study", "keras", "jax", "numpy", "scipy", "pandas", "scikit-learn", "librosa", "zarr")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
@@ -627,7 +629,8 @@ def processor() -> dict:
     return {"machine": platform.machine(), "name": name, "vectors": vectors}
 
 # %% ../nbs/11_study.ipynb #17f063be
-def side_metrics(predictions: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int = 0, learned=None) -> dict:
+def side_metrics(predictions: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str], seed: int = 0,
+                 learned: Collection[str] | None = None) -> dict:
     """Score the chunks and the songs of one side.
 
     Parameters
@@ -699,8 +702,8 @@ def learned_from(tracks: pd.DataFrame, chunks: pd.DataFrame) -> dict:
             "labels_sha256": digest(tracks.track_id + "\t" + tracks.genre)}
 
 # %% ../nbs/11_study.ipynb #5f6b19a3
-def finish_run(settings: StudySettings, store, tracks: pd.DataFrame, chunks: pd.DataFrame, predictions,
-               history: pd.DataFrame, seconds: dict) -> dict:
+def finish_run(settings: StudySettings, store: Store, tracks: pd.DataFrame, chunks: pd.DataFrame,
+               predictions: dict[str, pd.DataFrame], history: pd.DataFrame, seconds: dict) -> dict:
     """Write the tables and the metrics that a run leaves behind; `metrics.json` last, in one step.
 
     Call it at the very end of a notebook: if something came after it and failed, the run would still count as

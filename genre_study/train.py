@@ -9,8 +9,10 @@ __all__ = ['RECIPES', 'TrainSpec', 'compile_model', 'train', 'train_heads', 'rec
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,8 @@ from .network.frozen import frozen_values, layers_after, learns_after_frozen_lay
 
 if TYPE_CHECKING:
     import keras
+
+    from genre_study.storage.writer import Store
 
 # %% ../nbs/08_train.ipynb #6bed79b3
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class TrainSpec:
     ema_momentum: float = number(0.0, 0.0, 0.99999)
     monitor: str = choice("val_loss", ("val_loss", "val_accuracy", "last"))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
 
 # %% ../nbs/08_train.ipynb #0d4cd1e5
@@ -254,9 +258,10 @@ def _fit_heads(model, values, chunks, genres, spec, file, mark, verbose, callbac
     return _fit(heads, feed, valid, spec, file, mark, verbose, callbacks)
 
 # %% ../nbs/08_train.ipynb #32c4fc16
-def train(model: "keras.Model", store, chunks: pd.DataFrame, spec: TrainSpec | None = None, run_dir=None,
-          progress: bool = True, memory_mb: float = 1024, distribution=None, values_dir=None,
-          callbacks=()) -> pd.DataFrame:
+def train(model: "keras.Model", store: "Store", chunks: pd.DataFrame, spec: TrainSpec | None = None,
+          run_dir: str | Path | None = None, progress: bool = True, memory_mb: float = 1024,
+          distribution: str | None = None, values_dir: str | Path | None = None,
+          callbacks: "Sequence[keras.callbacks.Callback]" = ()) -> pd.DataFrame:
     """Fit a network, and leave it with the weights of its best epoch.
 
     If all that the network learns comes after frozen layers, as in `study_cnn`, the values of these layers are computed
@@ -354,8 +359,9 @@ def _values(model, store, chunks, used, scaling, distribution, folder):
     return frozen_values(model, store, chunks, scaling, folder=folder)[used]
 
 # %% ../nbs/08_train.ipynb #e7e56dca
-def train_heads(model: "keras.Model", values, chunks: pd.DataFrame, spec: TrainSpec | None = None, run_dir=None,
-                progress: bool = True, together: bool = False, callbacks=()) -> pd.DataFrame:
+def train_heads(model: "keras.Model", values: np.ndarray, chunks: pd.DataFrame, spec: TrainSpec | None = None,
+                run_dir: str | Path | None = None, progress: bool = True, together: bool = False,
+                callbacks: "Sequence[keras.callbacks.Callback]" = ()) -> pd.DataFrame:
     """Fit the heads of a network on values of its frozen layers, and leave it with the weights of the best epoch.
 
     Parameters

@@ -14,6 +14,7 @@ import time
 import uuid
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -97,7 +98,7 @@ def _unpack_zip(file, folder):
 
 # %% ../../nbs/core/archive.ipynb #a7cbaf76
 @contextmanager
-def whole_folder(target):
+def whole_folder(target: str | Path) -> Iterator[Path]:
     """Fill a new folder that appears complete, or not at all.
 
     Parameters
@@ -130,7 +131,7 @@ def whole_folder(target):
         shutil.rmtree(draft, ignore_errors=True)  # not TemporaryDirectory: its cleaning up can hide what went wrong
 
 # %% ../../nbs/core/archive.ipynb #9e9ad793
-def unpack(archive, target):
+def unpack(archive: str | Path, target: str | Path) -> Path:
     """Unpack the audio files and tables of an archive into a new folder.
 
     Parameters

@@ -16,12 +16,18 @@ import stat
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from .files import scratch_folder
+
+if TYPE_CHECKING:
+    import soundfile
 
 # %% ../../nbs/core/audio.ipynb #4429642c
 AUDIO_SUFFIXES = (".wav", ".au", ".snd", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".aif", ".aiff",
@@ -29,7 +35,7 @@ AUDIO_SUFFIXES = (".wav", ".au", ".snd", ".flac", ".ogg", ".oga", ".opus", ".spx
                   ".mov", ".wv", ".ape")
 
 
-def is_audio_name(name):
+def is_audio_name(name: str | Path) -> bool:
     """Tell whether a file name has the suffix of an audio format.
 
     Parameters
@@ -51,7 +57,7 @@ def is_audio_name(name):
 _FIRST_BYTES = (b"RIFF", b"FORM", b"fLaC", b"OggS", b"ID3", b".snd", b"caff", b"wvpk", b"\xff\xfb", b"\x1aE\xdf\xa3")
 
 
-def is_audio_file(path):
+def is_audio_file(path: str | Path) -> bool:
     """Tell whether a file has the suffix of an audio format, or has no suffix and begins as audio does.
 
     Parameters
@@ -91,11 +97,12 @@ class AudioError(ValueError):
     song.mp3: is empty. Replace it with a good copy or leave it out
     """
 
-    def __init__(self, path, problem, advice="Replace it with a good copy or leave it out"):
+    def __init__(self, path: str | Path, problem: str,
+                 advice: str = "Replace it with a good copy or leave it out") -> None:
         super().__init__(path, problem, advice)
         self.path, self.problem, self.advice = path, problem, advice
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.path}: {self.problem}. {self.advice}"
 
 
@@ -168,7 +175,7 @@ def _opened(file, max_duration_s):
 UNKNOWN_LENGTH = 2**48  # libsndfile reports this many samples, or more, if the header does not know the length
 
 
-def open_sound(file, forwards=False):
+def open_sound(file: str | Path | int | BinaryIO, forwards: bool = False) -> "soundfile.SoundFile":
     """Open audio with libsndfile.
 
     Parameters
@@ -345,7 +352,7 @@ def _ffmpeg(path, problem):
             process.kill()
 
 
-def ffmpeg_tags(path):
+def ffmpeg_tags(path: str | Path) -> dict[str, str]:
     """Read the tags of an audio file with ffmpeg.
 
     Parameters
@@ -505,7 +512,7 @@ def _count_s(sound, name, max_duration_s):
     return n_samples / sound.samplerate
 
 
-def read_header(path, max_duration_s=MAX_DURATION_S):
+def read_header(path: str | Path, max_duration_s: float = MAX_DURATION_S) -> AudioHeader:
     """Read the header of an audio file.
 
     Parameters
@@ -550,7 +557,7 @@ def read_header(path, max_duration_s=MAX_DURATION_S):
     return AudioHeader(*first, duration_s, promised_s)
 
 # %% ../../nbs/core/audio.ipynb #797a6d5f
-def mean_of_channels(samples):
+def mean_of_channels(samples: np.ndarray) -> np.ndarray:
     """Average the channels.
 
     Parameters
@@ -603,7 +610,7 @@ def _decode(name, sound, promised_s, before_s, max_duration_s, mix=mean_of_chann
                           "Get the whole file, or leave it out")
 
 # %% ../../nbs/core/audio.ipynb #6a3c6fdd
-def resample(blocks, from_rate, to_rate):
+def resample(blocks: Iterable[np.ndarray], from_rate: float, to_rate: float) -> Iterator[np.ndarray]:
     """Resample a mono waveform that comes in blocks, with soxr at its high quality (librosa's default too).
 
     Parameters
@@ -649,16 +656,17 @@ class CountedBlocks:
     ([3, 2], 5)
     """
 
-    def __init__(self, blocks):
+    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
         self.blocks, self.n_samples = blocks, 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         for block in self.blocks:
             self.n_samples += len(block)
             yield block
 
 # %% ../../nbs/core/audio.ipynb #a3685c1a
-def audio_blocks(file, sample_rate=22050, max_duration_s=MAX_DURATION_S, mix=mean_of_channels):
+def audio_blocks(file: str | Path | bytes | BinaryIO, sample_rate: int = 22050, max_duration_s: float = MAX_DURATION_S,
+                 mix: Callable[[np.ndarray], np.ndarray] = mean_of_channels) -> Iterator[np.ndarray]:
     """Decode a file to mono blocks, one at a time.
 
     Parameters
@@ -698,7 +706,8 @@ def audio_blocks(file, sample_rate=22050, max_duration_s=MAX_DURATION_S, mix=mea
             raise _refusal(error, name) from error
 
 # %% ../../nbs/core/audio.ipynb #1813b729
-def load_audio(file, sample_rate=22050, max_duration_s=MAX_DURATION_S):
+def load_audio(file: str | Path | bytes | BinaryIO, sample_rate: int = 22050,
+               max_duration_s: float = MAX_DURATION_S) -> np.ndarray:
     """Decode a whole file to one mono waveform.
 
     Parameters

@@ -6,11 +6,12 @@
 __all__ = ['check_number', 'number', 'choice', 'check_fields']
 
 # %% ../../nbs/core/bounds.ipynb #bounds04
-from dataclasses import field, fields
+from collections.abc import Sequence
+from dataclasses import Field, field, fields
 from numbers import Real
 
 
-def check_number(name, value, low, high, whole=False):
+def check_number(name: str, value: object, low: float, high: float, whole: bool = False) -> int | float:
     """Return a number as a plain int or float, or refuse it.
 
     Parameters
@@ -50,7 +51,7 @@ def check_number(name, value, low, high, whole=False):
     return int(value) if whole else float(value)
 
 # %% ../../nbs/core/bounds.ipynb #bounds07
-def number(default, low, high):
+def number(default: float | None, low: float, high: float) -> Field:
     """Declare a field of a dataclass that holds a number; whole numbers only if its type is int.
 
     Parameters
@@ -67,7 +68,7 @@ def number(default, low, high):
     return field(default=default, metadata={"range": (low, high)})
 
 
-def choice(default, choices):
+def choice(default: str, choices: Sequence[str]) -> Field:
     """Declare a field of a dataclass that holds one of several values.
 
     Parameters
@@ -82,7 +83,7 @@ def choice(default, choices):
     return field(default=default, metadata={"choices": tuple(choices)})
 
 
-def check_fields(settings):
+def check_fields(settings: object) -> None:
     """Check all fields of a dataclass whose bounds or choices are declared, and make their numbers plain.
 
     Parameters

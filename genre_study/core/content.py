@@ -10,11 +10,12 @@ import hashlib
 import os
 import stat
 import time
+from pathlib import Path
 
 import numpy as np
 
 # %% ../../nbs/core/content.ipynb #af7c8930
-def hash_file(path):
+def hash_file(path: str | Path) -> str:
     """Hash the bytes of a file.
 
     Parameters
@@ -35,7 +36,7 @@ def hash_file(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_array(array):
+def hash_array(array: np.ndarray) -> str:
     """Hash the values, shape and type of an array.
 
     Parameters
@@ -62,7 +63,7 @@ def hash_array(array):
 SETTLED_S = 2.0  # a file that was changed longer ago than this shows a later change in its times
 
 
-def file_facts(path):
+def file_facts(path: str | Path) -> list[int] | None:
     """Return what the file system knows of a file, without reading it.
 
     Parameters
@@ -84,7 +85,7 @@ def file_facts(path):
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def has_settled(facts):
+def has_settled(facts: list[int] | None) -> bool:
     """Tell whether a later change of a file is sure to show in its facts.
 
     Parameters
@@ -99,7 +100,7 @@ def has_settled(facts):
     return facts is not None and time.time_ns() - max(facts[1:3]) > SETTLED_S * 1e9
 
 
-def file_state(path, known=None):
+def file_state(path: str | Path, known: dict | None = None) -> dict | None:
     """Return the state of a file: what tells it from any other content.
 
     Parameters

@@ -9,7 +9,7 @@ __all__ = ['need_extra']
 from importlib import util
 
 
-def need_extra(what, extra, *modules):
+def need_extra(what: str, extra: str, *modules: str) -> None:
     """Refuse what can't be done without an extra of this package.
 
     Parameters

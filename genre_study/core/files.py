@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .paths import user_path
 
 # %% ../../nbs/core/files.ipynb #ee753020
 @contextmanager
-def whole_file(path):
+def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a draft to be written, which takes the place of a file at the end of the block.
 
     Parameters
@@ -44,7 +45,7 @@ def whole_file(path):
         raise
 
 # %% ../../nbs/core/files.ipynb #5af31a02
-def write_whole(path, text):
+def write_whole(path: str | Path, text: str) -> None:
     """Write a text file, UTF-8, in one step; see `whole_file`.
 
     Parameters
@@ -68,7 +69,7 @@ def write_whole(path, text):
 
 # %% ../../nbs/core/files.ipynb #filesb02
 @contextmanager
-def scratch_folder():
+def scratch_folder() -> Iterator[Path]:
     """Give an empty folder, which is removed at the end of the block as far as the system allows it.
 
     Python's own TemporaryDirectory ends in a RecursionError where nothing may be removed.

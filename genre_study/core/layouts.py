@@ -15,6 +15,7 @@ import re
 import shutil
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ _KNOWN = set("""
     """.split())
 
 
-def genre_key(name):
+def genre_key(name: str) -> str:
     """Reduce the name of a genre to letters and digits, so that "Hip-Hop", "hip hop" and "hiphop" are equal.
 
     Parameters
@@ -139,7 +140,7 @@ def genre_key(name):
     return re.sub(r"[\W_]", "", name_key(name).replace("&", "n"))
 
 
-def read_tags(path):
+def read_tags(path: str | Path) -> tuple[str, str]:
     """Read artist and genre from the tags of an audio file.
 
     Parameters
@@ -325,7 +326,7 @@ def _place(folder, path):
     return folder / (path if is_plain else PureWindowsPath(path).as_posix())
 
 
-def read_table(file, columns, expected):
+def read_table(file: Path, columns: Sequence[str], expected: str) -> pd.DataFrame:
     """Read a CSV whose values are all taken as text.
 
     Parameters
@@ -383,7 +384,7 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _PACKED = (".parquet", ".arrow")
 
 
-def is_corpus_file(path):
+def is_corpus_file(path: str | Path) -> bool:
     """Tell whether a file can be a corpus: a CSV, an archive, or a parquet or arrow file.
 
     Parameters
@@ -568,7 +569,7 @@ def _of_folder(folder):
     return listing
 
 # %% ../../nbs/core/layouts.ipynb #03c803a5
-def find_tracks(source):
+def find_tracks(source: str | Path) -> Listing:
     """List the files of a corpus with their genres, whatever layout it has.
 
     Parameters

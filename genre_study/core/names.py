@@ -7,9 +7,10 @@ __all__ = ['tidy_name', 'name_key', 'first_few']
 
 # %% ../../nbs/core/names.ipynb #7646d0f8
 import unicodedata
+from collections.abc import Iterable
 
 
-def tidy_name(name):
+def tidy_name(name: object) -> str:
     """Spell a name in one way: composed letters (NFC), single blanks inside, none around.
 
     Parameters
@@ -30,7 +31,7 @@ def tidy_name(name):
     return " ".join(unicodedata.normalize("NFC", name).split()) if isinstance(name, str) else ""
 
 # %% ../../nbs/core/names.ipynb #fd3adf5b
-def name_key(name):
+def name_key(name: object) -> str:
     r"""Reduce a name to what identifies it: equal keys mean the same name.
 
     Parameters
@@ -51,7 +52,7 @@ def name_key(name):
     return tidy_name("".join(letter for letter in folded if unicodedata.category(letter) != "Cf"))
 
 # %% ../../nbs/core/names.ipynb #06bda3ad
-def first_few(names, limit=5):
+def first_few(names: Iterable[object], limit: int = 5) -> str:
     """Write the first few names in a row, and how many more there are.
 
     Parameters

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 # %% ../../nbs/core/paths.ipynb #71edb116
-def user_path(path):
+def user_path(path: str | bytes | os.PathLike) -> Path:
     """Return a path with a leading `~` expanded, so that no folder of that name is made.
 
     Parameters
@@ -38,7 +38,7 @@ def user_path(path):
         raise ValueError(f"received the path {path!r}, whose home folder is unknown; expected one without ~") from error
 
 # %% ../../nbs/core/paths.ipynb #pathsb2
-def printable(name):
+def printable(name: str | os.PathLike) -> str:
     r"""Spell a file name as text that any table can hold; what isn't UTF-8 in it is escaped.
 
     Parameters
@@ -57,7 +57,7 @@ def printable(name):
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 # %% ../../nbs/core/paths.ipynb #pathsc2
-def user_cache(*parts):
+def user_cache(*parts: str) -> Path | None:
     """Return a folder inside the user's own cache folder, ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
     Parameters

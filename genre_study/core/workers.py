@@ -6,10 +6,13 @@
 __all__ = ['PATIENCE_S', 'alone', 'in_processes']
 
 # %% ../../nbs/core/workers.ipynb #f3e36723
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
 PATIENCE_S = 120.0  # seconds for one file; 4 hours of audio take about 20 s
 
 # %% ../../nbs/core/workers.ipynb #d2cd4b90
-def alone(job, item, patience_s=PATIENCE_S):
+def alone(job: Callable[[Any], Any], item: object, patience_s: float = PATIENCE_S) -> tuple[Any, str]:
     """Call a job in a process of its own.
 
     Parameters
@@ -53,7 +56,8 @@ def _numbered(job, number, item):
     return number, job(item)
 
 
-def in_processes(job, items, workers, patience_s=PATIENCE_S):
+def in_processes(job: Callable[[Any], Any], items: Iterable[object], workers: int,
+                 patience_s: float = PATIENCE_S) -> Iterator[tuple[int, Any, str]]:
     """Call a job for each item in worker processes.
 
     Parameters

@@ -11,6 +11,8 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,10 @@ from ..corpus import read_corpus
 from ..mel import MelSpec, mel_blocks, power_to_db
 from ..plot import GREY, INK, LIGHT_TO_DARK, plain_label
 from ..split import check_table
-from ..storage.writer import open_store
+from ..storage.writer import Store, open_store
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # %% ../../nbs/corpora/audit.ipynb #704b7776
 def _n_flat(block, peak):
@@ -275,7 +280,8 @@ def _table_of(findings):
     return table.loc[order.sort_values(["finding", "score", "track_id", "other_track_id"]).index].reset_index(drop=True)
 
 # %% ../../nbs/corpora/audit.ipynb #6247d8a9
-def audit_corpus(source, threshold=THRESHOLD, tolerance_s=1.0, exhaustive=False, workers=None, progress=True):
+def audit_corpus(source: str | Path | pd.DataFrame | Store, threshold: float = THRESHOLD, tolerance_s: float = 1.0,
+                 exhaustive: bool = False, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
     """Find broken tracks and copies in a corpus, from its audio or its store.
 
     Parameters
@@ -362,7 +368,8 @@ def _score_at_each_shift(pair):
     return shifts, np.array([similarity(*pair, [shift])[0] for shift in shifts])
 
 # %% ../../nbs/corpora/audit.ipynb #1d83aa98
-def plot_pair(source, track_id, other_track_id):
+def plot_pair(source: str | Path | pd.DataFrame | Store, track_id: str,
+              other_track_id: str) -> "matplotlib.figure.Figure":
     """Draw two tracks, aligned, and their score at each shift in time.
 
     Parameters

@@ -7,12 +7,13 @@ __all__ = ['CELLS_PER_SECOND', 'RANGE_HZ', 'N_BANDS', 'MIN_OVERLAP_S', 'THRESHOL
            'candidates', 'find_replicas', 'compare_all']
 
 # %% ../../nbs/corpora/fingerprint.ipynb #83596335
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from ..mel import band_centres
+from ..mel import MelSpec, band_centres
 
 # %% ../../nbs/corpora/fingerprint.ipynb #209511fb
 def _box_means(values, edges):
@@ -35,7 +36,7 @@ def _bands_used(spec):
     return (inside[0], inside[-1] + 1) if len(inside) >= 8 else (0, spec.n_mels)
 
 # %% ../../nbs/corpora/fingerprint.ipynb #8246d7ce
-def fingerprint(frames, frames_per_second, spec):
+def fingerprint(frames: np.ndarray, frames_per_second: float, spec: MelSpec) -> np.ndarray:
     """Compute the fingerprint of a track, which its copies share.
 
     Parameters
@@ -85,7 +86,8 @@ _FULL_OVERLAP_S = 30.0
 MIN_OVERLAP_S = 5.0
 
 
-def similarity(cells, other_cells, offsets=None):
+def similarity(cells: np.ndarray, other_cells: np.ndarray,
+               offsets: Iterable[int] | None = None) -> tuple[float, int, int]:
     """Score how alike two fingerprints are, at the best of some shifts in time.
 
     Parameters
@@ -134,7 +136,7 @@ def _waves(numbers, n):
     return np.cos(np.pi * np.array(numbers)[:, None] * (np.arange(n) + 0.5) / n).astype(np.float32)
 
 # %% ../../nbs/corpora/fingerprint.ipynb #870a45b7
-def words(cells):
+def words(cells: np.ndarray) -> np.ndarray:
     """Turn a fingerprint into words, one for the three seconds from each cell on.
 
     Parameters
@@ -217,7 +219,7 @@ def _best(track, other, shift):
 _MOST_VOTES = 2_000_000  # counted at a time
 
 
-def candidates(words_of_tracks):
+def candidates(words_of_tracks: list[np.ndarray]) -> pd.DataFrame:
     """Find pairs of tracks that share words at one shift in time.
 
     Parameters
@@ -252,7 +254,8 @@ def candidates(words_of_tracks):
 THRESHOLD = 0.3
 
 
-def find_replicas(fingerprints, threshold=THRESHOLD, exhaustive=False):
+def find_replicas(fingerprints: Sequence[np.ndarray], threshold: float = THRESHOLD,
+                  exhaustive: bool = False) -> pd.DataFrame:
     """Find pairs of tracks that hold the same recording, in part or in whole.
 
     Parameters
@@ -310,7 +313,7 @@ def _scores_by_shift(scaled, lengths, shifts, least):
         yield np.where((stop - start >= least)[which], score, -1)
 
 # %% ../../nbs/corpora/fingerprint.ipynb #39963d7a
-def compare_all(fingerprints):
+def compare_all(fingerprints: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Compute the best score and shift of every pair of tracks: exact, and slow for large corpora.
 
     Parameters

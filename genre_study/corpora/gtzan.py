@@ -12,12 +12,16 @@ import shutil
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.archive import unpack, whole_folder
 from ..core.content import hash_file
 from ..core.layouts import find_tracks
 from ..core.paths import user_path
 from ..corpus import read_corpus
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../../nbs/corpora/gtzan.ipynb #4322b23b
 REPOSITORY, ARCHIVE = "marsyas/gtzan", "data/genres.tar.gz"
@@ -107,7 +111,7 @@ def _download(progress):
 KNOWN_BAD = ("jazz.00054",)
 
 
-def fetch_gtzan(folder, archive=None, progress=False):
+def fetch_gtzan(folder: str | Path, archive: str | Path | None = None, progress: bool = False) -> "pd.DataFrame":
     """Get a copy of GTZAN and read it.
 
     Parameters

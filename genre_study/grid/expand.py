@@ -72,7 +72,7 @@ class Study:
     code_sha256: str
 
 # %% ../../nbs/grid/expand.ipynb #cba8de7b
-def read_study(study):
+def read_study(study: str | Path | Study) -> Study:
     """Read a study notebook without running it.
 
     Parameters
@@ -148,7 +148,7 @@ def _load_yaml(path):
     return grid
 
 # %% ../../nbs/grid/expand.ipynb #b5bdcc49
-def parse_values(text):
+def parse_values(text: str) -> list:
     """Read values that are separated by commas, as YAML would.
 
     Parameters
@@ -179,7 +179,7 @@ _GRID_KEYS = {"name": str, "question": str, "base": dict, "cross": dict, "cases"
               "compare_to": dict, "seeds": list}
 
 
-def read_grid(grid, base=None):
+def read_grid(grid: str | Path | dict, base: dict | None = None) -> dict:
     """Read a grid from YAML and check its shape.
 
     Parameters
@@ -265,7 +265,7 @@ def _merged(*parts):
     return merged
 
 
-def flatten_parameters(parameters):
+def flatten_parameters(parameters: dict) -> dict:
     """Flatten every dict among the parameters into entries of their own.
 
     Parameters
@@ -290,7 +290,7 @@ def flatten_parameters(parameters):
     return flat
 
 # %% ../../nbs/grid/expand.ipynb #737fc09d
-def run_key(given, defaults):
+def run_key(given: dict, defaults: dict) -> str:
     """Give the run with these parameters a readable, stable name.
 
     Parameters
@@ -347,7 +347,7 @@ def _points(grid, defaults):
         yield str(case), _merged(base, _checked(values or {}, defaults, f"case {case!r}"))
 
 # %% ../../nbs/grid/expand.ipynb #f229e45c
-def expand_grid(grid, study, base=None):
+def expand_grid(grid: str | Path | dict, study: str | Path | Study, base: dict | None = None) -> pd.DataFrame:
     """List every run that a grid asks for.
 
     Parameters

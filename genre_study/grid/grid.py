@@ -15,6 +15,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,9 @@ from .expand import expand_grid, flatten_parameters, read_grid, read_study
 from .page import execute_notebook, write_page
 from .results import compare_levels
 from .runner import Run, do_run
+
+if TYPE_CHECKING:
+    import dask.distributed
 
 # %% ../../nbs/grid/grid.ipynb #beb4990e
 def _machine():
@@ -167,8 +171,9 @@ def _warn_of_edits(rows, study):
                       "remove their folders, or give another out, and call again", stacklevel=3)
 
 # %% ../../nbs/grid/grid.ipynb #9f24269e
-def run_grid(grid, study, out, base=None, workers=None, client=None, threads=None, memory_gb=None, min_free_gb=0.2,
-             progress=True):
+def run_grid(grid: str | Path | dict, study: str | Path, out: str | Path, base: dict | None = None,
+             workers: int | None = None, client: "dask.distributed.Client | None" = None, threads: int | None = None,
+             memory_gb: float | None = None, min_free_gb: float = 0.2, progress: bool = True) -> pd.DataFrame:
     """Run a study once for each point of a grid.
 
     Call it again at any time: finished runs are skipped, failed and interrupted ones are run again. Several calls may
@@ -252,7 +257,9 @@ def run_grid(grid, study, out, base=None, workers=None, client=None, threads=Non
     return table
 
 # %% ../../nbs/grid/grid.ipynb #d9bae22c
-def ablate(choices, study, out, seeds=3, base=None, workers=None, report=None, progress=True):
+def ablate(choices: dict, study: str | Path, out: str | Path, seeds: int = 3, base: dict | None = None,
+           workers: int | None = None, report: str | Path | None = None,
+           progress: bool = True) -> tuple[pd.DataFrame, Path | None]:
     """Try values of parameters of a study, one parameter at a time, and compare them.
 
     Parameters

@@ -9,10 +9,15 @@ __all__ = ['write_page', 'last_line', 'execute_notebook']
 import html
 import os
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..core.extras import need_extra
 from ..core.files import whole_file, write_whole
 from ..core.paths import user_path
+
+if TYPE_CHECKING:
+    import nbformat
 
 # %% ../../nbs/grid/page.ipynb #96217b77
 _STYLE = """
@@ -29,7 +34,7 @@ tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 20%, transparen
 """
 
 
-def write_page(notebook, page=None):
+def write_page(notebook: str | Path, page: str | Path | None = None) -> Path:
     """Write an executed notebook as one HTML file that needs nothing else.
 
     Code is left out; pictures have the alternative texts of their output's metadata.
@@ -63,7 +68,7 @@ def write_page(notebook, page=None):
     return page
 
 # %% ../../nbs/grid/page.ipynb #b9eb92ee
-def last_line(notebook):
+def last_line(notebook: str | Path) -> str:
     """Return the last line that an executed notebook printed, or "" if it printed none.
 
     Parameters
@@ -81,7 +86,8 @@ def last_line(notebook):
     return printed.strip().rpartition("\n")[2]
 
 # %% ../../nbs/grid/page.ipynb #pageexe2
-def execute_notebook(notebook, target, parameters, **options):
+def execute_notebook(notebook: "str | Path | nbformat.NotebookNode", target: str | Path, parameters: dict,
+                     **options: Any) -> None:
     """Execute a notebook with papermill; the executed one takes its place when its last cell is done.
 
     Parameters

@@ -9,6 +9,7 @@ __all__ = ['read_runs', 'grid_names', 'grid_runs', 'compare_levels']
 import json
 import math
 import warnings
+from pathlib import Path
 
 import pandas as pd
 
@@ -32,7 +33,7 @@ def _flat_metrics(metrics):
     return flat
 
 # %% ../../nbs/grid/results.ipynb #59f08596
-def read_runs(out):
+def read_runs(out: str | Path) -> pd.DataFrame:
     """Read all finished runs of a folder into one tidy table.
 
     Parameters
@@ -73,7 +74,7 @@ def read_runs(out):
     return table
 
 # %% ../../nbs/grid/results.ipynb #780049e8
-def grid_names(out):
+def grid_names(out: str | Path) -> dict[str, str]:
     """List the grids that were started in a folder.
 
     Parameters
@@ -90,7 +91,7 @@ def grid_names(out):
             for path in sorted(user_path(out).glob("*.grid.json"))}
 
 
-def grid_runs(out, name):
+def grid_runs(out: str | Path, name: str) -> pd.DataFrame:
     """List all runs that a grid asked for, with the results of those that are finished.
 
     Parameters
@@ -138,7 +139,7 @@ def _verdict(low, high):
     return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 # %% ../../nbs/grid/results.ipynb #7ea33da0
-def compare_levels(out, name, seed=0):
+def compare_levels(out: str | Path, name: str, seed: int = 0) -> pd.DataFrame:
     """Give the accuracy of each level of a grid, and its difference to the level that the grid compares to.
 
     Parameters

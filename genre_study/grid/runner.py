@@ -19,13 +19,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.files import write_whole
 from ..core.paths import user_path
 from .expand import Study
 from .page import execute_notebook
+
+if TYPE_CHECKING:
+    import distributed
 
 # %% ../../nbs/grid/runner.ipynb #bdc313fb
 def _read_json(path):
@@ -36,7 +41,7 @@ def _read_json(path):
         return None
 
 
-def unfinished(folder, name, parameters=None):
+def unfinished(folder: str | Path, name: str, parameters: dict | None = None) -> str:
     """Say what keeps a folder from being a finished run.
 
     Parameters
@@ -68,7 +73,7 @@ def unfinished(folder, name, parameters=None):
     return ""
 
 # %% ../../nbs/grid/runner.ipynb #ef960198
-def finished_runs(out):
+def finished_runs(out: str | Path) -> Iterator[tuple[dict, dict]]:
     """Read the finished runs of a folder.
 
     Parameters
@@ -126,7 +131,7 @@ class Run:
     min_free_gb: float
 
     @property
-    def problem(self):
+    def problem(self) -> str:
         """What keeps its folder from being this run, finished; "" if nothing does."""
         return unfinished(self.folder, self.study.name, {**self.study.parameters, **self.given})
 
@@ -335,7 +340,7 @@ def _prepare(run):
     write_whole(folder / "run.json", json.dumps(about, indent=1, sort_keys=True))
 
 # %% ../../nbs/grid/runner.ipynb #217be54b
-def do_run(run, stop):
+def do_run(run: Run, stop: "threading.Event | distributed.Event") -> dict:
     """Do one run of a study under its lock.
 
     Parameters

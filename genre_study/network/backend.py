@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.abc import MetaPathFinder
@@ -49,7 +50,7 @@ def _chosen(environ):
     return environ.get("KERAS_BACKEND") or _in_keras_json(environ) or "jax"
 
 
-def backend_name():
+def backend_name() -> str:
     """Name the backend that Keras runs on in this process, or will run on once it is imported.
 
     Returns
@@ -74,7 +75,7 @@ YNN_FLAG = f"--{YNN_OPTION}="
 YNN_VERSIONS = ("0.10.",)  # the jaxlib versions on which the option was tried
 
 
-def compiler_options():
+def compiler_options() -> dict[str, str]:
     """Options for `jax.jit` with which the networks of this package are compiled.
 
     Returns
@@ -99,7 +100,7 @@ def _processor_key():
     return f"{key}-python3.{sys.version_info[1]}"  # JAX compresses differently on 3.14
 
 
-def cache_folder():
+def cache_folder() -> Path | None:
     """Folder of compiled networks: inside the user's own cache folder, one for each kind of processor and Python.
 
     Returns
@@ -128,7 +129,7 @@ def _c_library(environ):
 
 
 @contextmanager
-def memory_kept(give_back=True):
+def memory_kept(give_back: bool = True) -> Iterator[None]:
     """While the block runs, keep freed memory of this process for the next array.
 
     Blocks may be nested and may run in several threads; the last one to end restores the library. Nothing is done on
@@ -226,7 +227,7 @@ class _BeforeKeras(MetaPathFinder):
         return spec
 
 
-def prepare():
+def prepare() -> None:
     """Get ready for the import of Keras, or bring a Keras that is loaded to what the networks need.
 
     Called when `genre_study` is imported, and before each training. Loads nothing and sets no variable.
@@ -238,7 +239,7 @@ def prepare():
 
 # %% ../../nbs/network/backend.ipynb #b1ade001
 @contextmanager
-def hidden(*names: str):
+def hidden(*names: str) -> Iterator[None]:
     """While the block runs, let imports of these packages fail, as if they were not installed.
 
     Parameters
@@ -269,7 +270,7 @@ def _threads():
     return {name: os.environ[name] for name in names if name in os.environ}
 
 # %% ../../nbs/network/backend.ipynb #a5e603b5
-def settings():
+def settings() -> dict:
     """Backend, versions, flags and threads in force, for a report.
 
     Returns

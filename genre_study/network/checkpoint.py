@@ -10,7 +10,10 @@ __all__ = ['CHECKPOINT', 'checkpoint_file', 'save_checkpoint', 'load_checkpoint'
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,11 +21,17 @@ from ..core.content import hash_array
 from ..core.files import whole_file
 from ..core.paths import user_path
 
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+    from genre_study.storage.writer import Store
+
 # %% ../../nbs/network/checkpoint.ipynb #1419f99a
 CHECKPOINT = "checkpoint.npz"
 
 
-def checkpoint_file(run_dir):
+def checkpoint_file(run_dir: str | Path | None) -> Path | None:
     """Name the checkpoint of a run, and make the folder of the run.
 
     Parameters
@@ -47,7 +56,7 @@ def checkpoint_file(run_dir):
     return folder / CHECKPOINT
 
 
-def save_checkpoint(file, facts, **arrays):
+def save_checkpoint(file: str | Path, facts: dict, **arrays: list[np.ndarray]) -> None:
     """Write lists of arrays and a dict of plain facts to a file, whole or not at all; `load_checkpoint` reads it.
 
     Parameters
@@ -64,7 +73,7 @@ def save_checkpoint(file, facts, **arrays):
         np.savez(draft, facts=np.array(json.dumps(facts)), **named)
 
 
-def load_checkpoint(file):
+def load_checkpoint(file: str | Path) -> tuple[dict, dict[str, list[np.ndarray]]]:
     """Read what `save_checkpoint` wrote.
 
     Parameters
@@ -98,7 +107,7 @@ def load_checkpoint(file):
     return facts, arrays
 
 # %% ../../nbs/network/checkpoint.ipynb #15b4bbec
-def content_hash(store, track_ids):
+def content_hash(store: "Store", track_ids: Iterable[str]) -> str:
     """Hash the frames of tracks, and what a store says about them.
 
     Parameters
@@ -128,7 +137,7 @@ def content_hash(store, track_ids):
     return digest.hexdigest()
 
 
-def architecture(model):
+def architecture(model: "keras.Model") -> str:
     """Describe the layers of a network as a text, whatever their names and weights.
 
     Parameters
@@ -158,7 +167,7 @@ def architecture(model):
     return text
 
 
-def run_hash(model, content, chunks, spec):
+def run_hash(model: "keras.Model", content: str, chunks: "pd.DataFrame", spec: Any) -> str:
     """Hash all that a training depends on.
 
     Parameters
@@ -199,11 +208,12 @@ class Recorder:
         The `run_hash` that a checkpoint must have to be continued.
     """
 
-    def __init__(self, model, optimizer, spec, file, mark):
+    def __init__(self, model: "keras.Model", optimizer: "keras.optimizers.Optimizer", spec: Any, file: Path | None,
+                 mark: str) -> None:
         self.model, self.optimizer, self.spec, self.file, self.mark = model, optimizer, spec, file, mark
         self.rows, self.best, self.best_value, self.validated = [], None, np.inf, None
 
-    def save(self):
+    def save(self) -> None:
         """Write all that the training needs to go on."""
         arrays = {"model": [variable.numpy() for variable in self.model.variables],
                   "optimizer": [variable.numpy() for variable in self.optimizer.variables]}
@@ -211,7 +221,7 @@ class Recorder:
             arrays["best"] = self.best
         save_checkpoint(self.file, {"mark": self.mark, "rows": self.rows, "best_value": self.best_value}, **arrays)
 
-    def resume(self):
+    def resume(self) -> None:
         """Continue from the checkpoint, if there is one; ValueError if it is another training's."""
         if self.file is None or not self.file.exists():
             return
@@ -224,15 +234,15 @@ class Recorder:
                 variable.assign(value)
         self.rows, self.best, self.best_value = facts["rows"], arrays.get("best"), facts["best_value"]
 
-    def begin_epoch(self, epoch, logs=None):
+    def begin_epoch(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
         self.begun, self.validated = time.perf_counter(), None
 
-    def end_validation(self, logs=None):
+    def end_validation(self, logs: dict | None = None) -> None:
         """Copy the weights that were just validated."""
         self.validated = self.model.get_weights()
 
-    def end_epoch(self, epoch, logs=None):
+    def end_epoch(self, epoch: int, logs: dict | None = None) -> None:
         """Note the epoch, keep its weights if they are the best, and save; ValueError if the loss is not a number."""
         row = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in logs}
         if not np.isfinite(row["loss"]):
@@ -247,7 +257,7 @@ class Recorder:
         if self.file is not None:
             self.save()
 
-    def callback(self):
+    def callback(self) -> "keras.callbacks.Callback":
         """Make the Keras callback that calls this recorder."""
         import keras
 

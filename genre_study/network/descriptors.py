@@ -7,16 +7,21 @@ __all__ = ['RATES', 'SCALES', 'GROUPS', 'filter_matrix', 'gabor_matrices', 'gabo
            'cepstrum', 'timbre', 'dynamics', 'correlation', 'modulation', 'descriptors']
 
 # %% ../../nbs/network/descriptors.ipynb #044300d4
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 RATES = (0.0, 0.004, 0.008, 0.016, 0.031, 0.0625, 0.125, 0.25, 0.42)  # cycles a frame
 SCALES = (0.0, 0.02, 0.04, 0.08, 0.16, 0.32)  # cycles a mel band
 GROUPS = ("gabor_level", "gabor_change", "gabor_log", "gabor_spread", "timbre", "dynamics", "correlation", "modulation")
 
 # %% ../../nbs/network/descriptors.ipynb #6c6943ed
-def filter_matrix(centre, n, margin, size, coarsest, spread_at_zero):
+def filter_matrix(centre: float, n: int, margin: int, size: int, coarsest: int, spread_at_zero: float) -> np.ndarray:
     """Make the matrix that filters one axis of a spectrogram.
 
     Parameters
@@ -54,7 +59,7 @@ def filter_matrix(centre, n, margin, size, coarsest, spread_at_zero):
     return matrix
 
 # %% ../../nbs/network/descriptors.ipynb #0fdf4f83
-def gabor_matrices(n_frames):
+def gabor_matrices(n_frames: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Make the matrices of all filters, along time and along the mel bands.
 
     Parameters
@@ -112,7 +117,7 @@ def _products(x, time, band):
     return [[y[:, i, :, j] for j in (0, 1)] for i in (0, 1)]
 
 # %% ../../nbs/network/descriptors.ipynb #940c76fa
-def gabor_magnitudes(x):
+def gabor_magnitudes(x: "keras.KerasTensor") -> "list[keras.KerasTensor]":
     """Filter spectrograms with all Gabor filters.
 
     Parameters
@@ -163,7 +168,7 @@ def _standard(x):
     return (x - ops.mean(x, axis=2, keepdims=True)) / (ops.std(x, axis=2, keepdims=True) + 1e-6)
 
 
-def side_by_side(*tensors):
+def side_by_side(*tensors: "keras.KerasTensor") -> "keras.KerasTensor":
     """Flatten tensors and join them to one.
 
     Parameters
@@ -208,7 +213,7 @@ def _sorted_blocks(x, width, hop=6, percentile=90):
     return _percentiles(blocks, (percentile,), 2)[:, 0]
 
 # %% ../../nbs/network/descriptors.ipynb #558cb5fb
-def gabor_groups(x):
+def gabor_groups(x: "keras.KerasTensor") -> "dict[str, keras.KerasTensor]":
     """Summarise the Gabor magnitudes over time.
 
     Parameters
@@ -242,7 +247,7 @@ def gabor_groups(x):
             "gabor_log": side_by_side(log_mean), "gabor_spread": side_by_side(log_spread)}
 
 # %% ../../nbs/network/descriptors.ipynb #0ebf0aef
-def cepstrum(x):
+def cepstrum(x: "keras.KerasTensor") -> "keras.KerasTensor":
     """Compute the first 116 cepstral coefficients of each frame.
 
     Parameters
@@ -267,7 +272,7 @@ def cepstrum(x):
     return ops.transpose(_frozen_product(ops.transpose(x, (0, 2, 1)), basis, "cepstrum"), (0, 2, 1))
 
 # %% ../../nbs/network/descriptors.ipynb #13ae8a9b
-def timbre(x, cepstra):
+def timbre(x: "keras.KerasTensor", cepstra: "keras.KerasTensor") -> "keras.KerasTensor":
     """Describe the shape of the spectrum.
 
     The mean of cepstral coefficient 0 is left out: in a standardised spectrogram it is rounding noise.
@@ -307,7 +312,7 @@ def timbre(x, cepstra):
     )
 
 # %% ../../nbs/network/descriptors.ipynb #b8b8fbec
-def dynamics(x):
+def dynamics(x: "keras.KerasTensor") -> "keras.KerasTensor":
     """Describe how bands jump and rise.
 
     Parameters
@@ -334,7 +339,7 @@ def dynamics(x):
                         _sorted_blocks(rise, 25)[:, :, -14:], ops.std(rise, axis=2))
 
 # %% ../../nbs/network/descriptors.ipynb #a78a767c
-def correlation(x):
+def correlation(x: "keras.KerasTensor") -> "keras.KerasTensor":
     """Correlate 16 groups of bands over time, pair by pair.
 
     Parameters
@@ -360,7 +365,8 @@ def correlation(x):
     return ops.take(pairs, np.ravel_multi_index(np.triu_indices(16, 1), (16, 16)), axis=1)
 
 # %% ../../nbs/network/descriptors.ipynb #5e917bc2
-def modulation(x, cepstra, width=128, n_edges=20):
+def modulation(x: "keras.KerasTensor", cepstra: "keras.KerasTensor", width: int = 128,
+               n_edges: int = 20) -> "keras.KerasTensor":
     """Compute modulation spectra of 16 groups of bands, and the jumps of the cepstrum.
 
     Parameters
@@ -401,7 +407,7 @@ def modulation(x, cepstra, width=128, n_edges=20):
     return side_by_side(level, level - ops.mean(level, axis=2, keepdims=True), ops.std(jump, axis=2))
 
 # %% ../../nbs/network/descriptors.ipynb #3acc671e
-def descriptors(chunks, groups=GROUPS):
+def descriptors(chunks: "keras.KerasTensor", groups: Sequence[str] = GROUPS) -> "dict[str, keras.KerasTensor]":
     """Describe a batch of chunks.
 
     Parameters

@@ -37,7 +37,7 @@ def _to_winners(upstream, winner, size, height, width):
     return ops.pad(spread, ((0, 0), (0, height - rows * size[0]), (0, width - columns * size[1]), (0, 0)))
 
 # %% ../../nbs/network/fast.ipynb #906be4e7
-def max_pool(x, size=(2, 2)):
+def max_pool(x: keras.KerasTensor, size: tuple[int, int] = (2, 2)) -> keras.KerasTensor:
     """Take the largest value of each window.
 
     Parameters
@@ -73,7 +73,7 @@ def max_pool(x, size=(2, 2)):
     return pool(x)
 
 # %% ../../nbs/network/fast.ipynb #ad9f3a89
-def average_pool(x, size=(2, 2)):
+def average_pool(x: keras.KerasTensor, size: tuple[int, int] = (2, 2)) -> keras.KerasTensor:
     """Take the mean of each window.
 
     Parameters
@@ -124,7 +124,7 @@ def _input_gradient(kernel, upstream):
     return ops.conv(ops.pad(upstream, edges), turned, **_CONV)
 
 # %% ../../nbs/network/fast.ipynb #539fd305
-def conv_max_pool(x, kernel, size=(2, 2)):
+def conv_max_pool(x: keras.KerasTensor, kernel: keras.KerasTensor, size: tuple[int, int] = (2, 2)) -> keras.KerasTensor:
     """Convolve a single channel without padding, and take the largest value of each window of the result.
 
     Parameters
@@ -173,7 +173,7 @@ def _mix(bits):
     return ops.bitwise_xor(bits, ops.right_shift(bits, ops.cast(16, "uint32")))
 
 
-def random_bits(shape, seed):
+def random_bits(shape: tuple[int, ...], seed: keras.KerasTensor) -> keras.KerasTensor:
     """Draw evenly spread bits for each place of a shape.
 
     Parameters
@@ -280,7 +280,7 @@ def _pooled(model):
     return pooled
 
 # %% ../../nbs/network/fast.ipynb #5e01c76c
-def helps_here():
+def helps_here() -> bool:
     """Tell whether the cheaper forms help here: with JAX on a CPU."""
     if keras.backend.backend() != "jax":
         return False
@@ -320,7 +320,7 @@ class _Compiled(keras.Model):
 _predictors = weakref.WeakKeyDictionary()
 
 
-def predict_batch(model, batch):
+def predict_batch(model: keras.Model, batch: np.ndarray) -> np.ndarray:
     """Predict one batch, as `predict_on_batch` of Keras does, compiled with our options.
 
     Parameters
@@ -348,7 +348,7 @@ def predict_batch(model, batch):
     return np.asarray(_predictors[model](weights, batch))
 
 # %% ../../nbs/network/fast.ipynb #74b43c8a
-def fast_twin(model):
+def fast_twin(model: keras.Model) -> keras.Model:
     """Make a network with the same weights and the same output that takes less time on this machine.
 
     Parameters

@@ -7,6 +7,9 @@ __all__ = ['layers_after', 'learns_after_frozen_layers', 'frozen_values', 'predi
 
 # %% ../../nbs/network/frozen.ipynb #a1f41ef2
 import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +20,13 @@ from ..feed import ChunkFeed, mixup
 from .backend import memory_kept
 from .checkpoint import architecture, content_hash
 
+if TYPE_CHECKING:
+    import keras
+
+    from genre_study.storage.writer import Store
+
 # %% ../../nbs/network/frozen.ipynb #6b754506
-def layers_after(model, name, output=None):
+def layers_after(model: "keras.Model", name: str, output: "keras.KerasTensor | None" = None) -> "keras.Model":
     """Cut a network behind a layer.
 
     Parameters
@@ -55,7 +63,7 @@ def layers_after(model, name, output=None):
                          "train it with `train`") from error
 
 
-def learns_after_frozen_layers(model):
+def learns_after_frozen_layers(model: "keras.Model") -> bool:
     """Tell whether all that a network learns comes after a layer "descriptors".
 
     Parameters
@@ -91,7 +99,8 @@ def _values_hash(frozen, store, chunks, scaling):
 
 # %% ../../nbs/network/frozen.ipynb #44d7167c
 @memory_kept()
-def frozen_values(model, store, chunks, scaling="track", batch_size=32, folder=None):
+def frozen_values(model: "keras.Model", store: "Store", chunks: pd.DataFrame, scaling: str = "track",
+                  batch_size: int = 32, folder: str | Path | None = None) -> np.ndarray:
     """Compute what the frozen layers of a network make of each chunk.
 
     Parameters
@@ -144,7 +153,7 @@ def frozen_values(model, store, chunks, scaling="track", batch_size=32, folder=N
     return values
 
 # %% ../../nbs/network/frozen.ipynb #123f5857
-def predict_values(model, values, batch_size=512):
+def predict_values(model: "keras.Model", values: np.ndarray, batch_size: int = 512) -> np.ndarray:
     """Predict genres from the values of the frozen layers.
 
     Parameters
@@ -180,14 +189,15 @@ class ValueFeed(ChunkFeed):
     ((4, 8), (4, 2, 5))
     """
 
-    def __init__(self, values, labels, n_heads, batch_size=64, shuffle=True, seed=0, mixup_alpha=0.0):
+    def __init__(self, values: np.ndarray, labels: np.ndarray, n_heads: int, batch_size: int = 64, shuffle: bool = True,
+                 seed: int = 0, mixup_alpha: float = 0.0) -> None:
         self.values, self.labels, self.n_heads = values, np.asarray(labels, "float32"), n_heads
         self.starts, self.track_ids, self.groups_of = np.arange(len(values)), np.arange(len(values)), len(values)
         self.batch_size, self.shuffle, self.seed = min(batch_size, len(values)), shuffle, seed
         self.mixup_alpha = mixup_alpha
         self.epoch, self._dealt = 0, None
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `index` of this epoch: values (n, n_numbers) and labels (n, n_heads, n_genres), float32."""
         rows = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         values, labels = np.asarray(self.values[rows], "float32"), self.labels[rows]
@@ -197,13 +207,14 @@ class ValueFeed(ChunkFeed):
             values = values[:, 0, 0]
         return values, np.repeat(labels[:, None], self.n_heads, axis=1)
 
-    def whole_batch(self, index):
+    def whole_batch(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Batch `index` filled up to full size as in `ChunkFeed.whole_batch`, with a weight for each head."""
         values, labels, weights = super().whole_batch(index)
         return values, labels, np.repeat(weights[:, None], self.n_heads, axis=1)
 
 # %% ../../nbs/network/frozen.ipynb #c9d1506e
-def value_feeds(values, chunks, genres, spec, n_heads):
+def value_feeds(values: np.ndarray, chunks: pd.DataFrame, genres: Sequence[str], spec: Any,
+                n_heads: int) -> tuple[ValueFeed, ValueFeed | None]:
     """Make the feeds of the training and of the validation chunks.
 
     Parameters

@@ -6,12 +6,19 @@
 __all__ = ['head_layers', 'trunk_layers', 'study_cnn']
 
 # %% ../../nbs/network/study_cnn.ipynb #6fde970d
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .descriptors import GROUPS, descriptors, side_by_side
 
+if TYPE_CHECKING:
+    import keras
+
 # %% ../../nbs/network/study_cnn.ipynb #36cc5749
-def head_layers(x, group, n_genres, width=48, input_dropout=0.2, dropout=0.5):
+def head_layers(x: "keras.KerasTensor", group: str, n_genres: int, width: int = 48, input_dropout: float = 0.2,
+                dropout: float = 0.5) -> "keras.KerasTensor":
     """Build the head of one group of descriptors.
 
     Parameters
@@ -46,7 +53,8 @@ def head_layers(x, group, n_genres, width=48, input_dropout=0.2, dropout=0.5):
     return layers.Dense(n_genres, kernel_initializer=small, name=f"{group}_genres")(x)
 
 # %% ../../nbs/network/study_cnn.ipynb #87024b7e
-def trunk_layers(chunks, filters, n_genres, dropout=0.5):
+def trunk_layers(chunks: "keras.KerasTensor", filters: Sequence[int], n_genres: int,
+                 dropout: float = 0.5) -> "keras.KerasTensor":
     """Build a convolutional trunk and its head.
 
     Parameters
@@ -83,8 +91,9 @@ def trunk_layers(chunks, filters, n_genres, dropout=0.5):
     return layers.Dense(n_genres, name="trunk_genres")(x)
 
 # %% ../../nbs/network/study_cnn.ipynb #68dbfa46
-def study_cnn(input_shape=(128, 194, 1), n_genres=10, groups=GROUPS, width=48, input_dropout=0.2, dropout=0.5,
-              filters=()):
+def study_cnn(input_shape: tuple[int, int, int] = (128, 194, 1), n_genres: int = 10, groups: Sequence[str] = GROUPS,
+              width: int = 48, input_dropout: float = 0.2, dropout: float = 0.5,
+              filters: Sequence[int] = ()) -> "keras.Model":
     """Build the study's own network: frozen descriptors, and an ensemble of heads.
 
     Parameters

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,9 @@ from ..mel import MelSpec
 from ..network.checkpoint import architecture
 from .novelty import check_reference, fit_reference
 from .safe_loading import load_network
+
+if TYPE_CHECKING:
+    from genre_study.storage.writer import Store
 
 # %% ../../nbs/predict/bundle.ipynb #11c1e9aa
 ONE_THREAD = threading.RLock()  # Keras keeps state in the network while it computes: whoever uses one holds this lock
@@ -76,7 +80,7 @@ class Bundle:
     trained_on: str = ""
     floor_db: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_scaling(self.scaling)
         named = not isinstance(self.genres, str) and all(isinstance(genre, str) and genre for genre in self.genres)
         if not named or len(set(self.genres)) < len(self.genres):
@@ -98,7 +102,7 @@ class Bundle:
         if self.reference is not None:
             check_reference(self.reference)
 
-    def predict(self, chunks):
+    def predict(self, chunks: np.ndarray) -> np.ndarray:
         """Compute the probabilities of chunks, `(n, n_mels, n_frames, 1)` float32, one thread at a time.
 
         Raises
@@ -114,12 +118,12 @@ class Bundle:
             except Exception as error:  # backends raise many kinds, ValueError too, which must not look like bad input
                 raise RuntimeError(f"the network could not be computed: {type(error).__name__}: {error}") from error
 
-    def settings(self):
+    def settings(self) -> dict:
         """Return everything but the network as a dict of plain values."""
         values = {name: value for name, value in vars(self).items() if name != "network"}
         return values | dict(genres=list(self.genres), mel=self.mel.to_dict(), chunk=asdict(self.chunk))
 
-    def network_hash(self):
+    def network_hash(self) -> str:
         """Return 12 letters and digits that change with the layers, the weights or any setting."""
         digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode())
         with ONE_THREAD:
@@ -209,7 +213,7 @@ def _learned(run_dir):
     return sides[sides["split"] == "train"]
 
 
-def bundle_of_run(run_dir: str | Path, store=None, floor_db: float | None = None) -> Bundle:
+def bundle_of_run(run_dir: str | Path, store: "Store | None" = None, floor_db: float | None = None) -> Bundle:
     """Make a bundle of a finished run of the study.
 
     Parameters

@@ -6,7 +6,9 @@
 __all__ = ['GenreClassifier', 'check_paths']
 
 # %% ../../nbs/predict/classifier.ipynb #5c1a0003
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,9 @@ from .song import predict_song
 from ..split import artist_groups
 from ..store import build_store
 from ..train import TrainSpec, train
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
 
 # %% ../../nbs/predict/classifier.ipynb #5c1a0006
 def _names(classes):
@@ -67,16 +72,17 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(self, network: str = "quick_cnn", epochs: int = 20, learning_rate: float = 1e-3, batch_size: int = 64,
-                 chunk_seconds: float = 3.0, valid_share: float = 0.15, seed: int = 0):
+                 chunk_seconds: float = 3.0, valid_share: float = 0.15, seed: int = 0) -> None:
         self.network, self.epochs, self.learning_rate, self.batch_size = network, epochs, learning_rate, batch_size
         self.chunk_seconds, self.valid_share, self.seed = chunk_seconds, valid_share, seed
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> "Tags":
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array, tags.input_tags.two_d_array, tags.input_tags.string = True, False, True
         return tags
 
-    def fit(self, X, y, artists=None) -> "GenreClassifier":
+    def fit(self, X: Sequence[str | Path] | pd.DataFrame, y: Sequence,
+            artists: Sequence[str] | None = None) -> "GenreClassifier":
         """Train a network.
 
         Parameters
@@ -127,7 +133,7 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
         self.bundle_ = Bundle(network, network.genres, store.spec, spec)
         return self
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X: Sequence[str | Path]) -> np.ndarray:
         """Return the probability of each genre for each file, shape (n_files, n_genres); columns as in `classes_`.
 
         Parameters
@@ -144,7 +150,7 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
         rows = [[vector[name] for name in _names(self.classes_)] for vector in vectors]
         return np.array(rows).reshape(-1, len(self.classes_))
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X: Sequence[str | Path]) -> np.ndarray:
         """Return the most probable genre of each file.
 
         Parameters
@@ -160,7 +166,7 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
 
-def check_paths(X) -> list[str]:
+def check_paths(X: Sequence[str | Path] | pd.DataFrame) -> list[str]:
     """Return paths as text.
 
     Parameters

@@ -22,7 +22,7 @@ import numpy as np
 from ..core.files import scratch_folder, whole_file
 from ..core.paths import user_path
 from ..mel import SILENCE_DB, import_librosa
-from .bundle import ONE_THREAD, open_bundle
+from .bundle import ONE_THREAD, Bundle, open_bundle
 from .novelty import ENOUGH_S
 from .safe_loading import load_network
 from .song import predict_song
@@ -113,7 +113,7 @@ def _vectors(shares, weights, waveforms, temperature):
     return ops.softmax(ops.log(ops.maximum(means, 1e-12)) / temperature)
 
 # %% ../../nbs/predict/export.ipynb #be6f24d5
-def waveform_model(bundle) -> "keras.Model":
+def waveform_model(bundle: Bundle | str | Path) -> "keras.Model":
     """Build the whole path from waveform to vector as one Keras model.
 
     Parameters
@@ -257,7 +257,7 @@ def _check(file, bundle, folder):
         raise RuntimeError(f"the exported file answers differently from predict_song, by {difference:.2g}; not kept")
 
 # %% ../../nbs/predict/export.ipynb #d9d4bdfe
-def export_waveform_model(bundle, file: str | Path, progress: bool = True) -> "keras.Model":
+def export_waveform_model(bundle: Bundle | str | Path, file: str | Path, progress: bool = True) -> "keras.Model":
     """Write the whole path from waveform to vector into one file, for Keras or for ONNX.
 
     Parameters

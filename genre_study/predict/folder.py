@@ -7,6 +7,7 @@ __all__ = ['predict_folder']
 
 # %% ../../nbs/predict/folder.ipynb #321c731f
 import shutil
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from ..core.audio import AudioError, is_audio_file
 from ..core.content import hash_file
 from ..core.files import whole_file
 from ..core.paths import printable, user_path
-from .bundle import open_bundle
+from .bundle import Bundle, open_bundle
 from .song import predict_song
 
 # %% ../../nbs/predict/folder.ipynb #c28f422a
@@ -74,7 +75,8 @@ def _write_table(rows, columns, numbers, out):
         _WRITE[out.suffix](table.astype(dict.fromkeys(numbers, float)), draft)
 
 # %% ../../nbs/predict/folder.ipynb #7afcb0f2
-def predict_folder(folder, out, model=None, progress: bool = True) -> pd.DataFrame:
+def predict_folder(folder: str | Path, out: str | Path, model: Bundle | str | Path | None = None,
+                   progress: bool = True) -> pd.DataFrame:
     """Predict the genres of all audio files below a folder.
 
     Parameters

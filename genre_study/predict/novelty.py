@@ -9,12 +9,19 @@ __all__ = ['MIN_TONALITY', 'ENOUGH_S', 'EDGE_DB', 'EMPTY_DB', 'NARROW_TRUST', 'n
 
 # %% ../../nbs/predict/novelty.ipynb #145528e3
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..mel import band_centres
+from ..mel import MelSpec, band_centres
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from genre_study.chunk import ChunkSpec
+    from genre_study.storage.writer import Store
 
 # %% ../../nbs/predict/novelty.ipynb #9766e631
 def _sums(frames, before, lag):
@@ -107,7 +114,7 @@ MIN_TONALITY = 0.5  # dB²; below it no notes come and go
 ENOUGH_S = 3.0  # of music, for a vector that is as certain as the network says
 
 
-def trust_in_length(duration_s: float, chunk) -> float:
+def trust_in_length(duration_s: float, chunk: "ChunkSpec") -> float:
     """Return how much of the network's vector is kept for a song of this length.
 
     Parameters
@@ -136,7 +143,7 @@ EMPTY_DB = -45.0  # nothing beyond an edge is louder, relative to the loudest ba
 NARROW_TRUST = 0.4  # share of the vector that is kept if the training tracks held more of the spectrum
 
 
-def band_limits(spec) -> tuple[float, float]:
+def band_limits(spec: MelSpec) -> tuple[float, float]:
     """Return the lowest and the highest frequency that frames can hold.
 
     Parameters
@@ -158,7 +165,7 @@ def band_limits(spec) -> tuple[float, float]:
     return float(spec.fmin_hz), float(spec.sample_rate / 2 if spec.fmax_hz is None else spec.fmax_hz)
 
 
-def band_of(levels: np.ndarray, spec) -> tuple[float, float]:
+def band_of(levels: np.ndarray, spec: MelSpec) -> tuple[float, float]:
     """Find the frequencies between which a recording holds anything.
 
     Parameters
@@ -236,14 +243,14 @@ class SongSummary:
     Judgement(trust=0.0, reasons=['silent'], novelty=nan)
     """
 
-    def __init__(self, spec, frames_per_second: float | None = None):
+    def __init__(self, spec: MelSpec, frames_per_second: float | None = None) -> None:
         self.lag = _independent_lag(spec, frames_per_second or spec.frames_per_second)
         self.n_frames, self.loudest_db = 0, -np.inf
         self._sums, self._fine_sums = np.zeros((2, 3, spec.n_mels))
         self._last, self._fine_last = np.zeros((2, 0, spec.n_mels))
         self._spec, self._counts = spec, np.zeros((spec.n_mels, 256), np.int64)  # frames at each level from -128 dB on
 
-    def add(self, frames) -> None:
+    def add(self, frames: np.ndarray) -> None:
         """Add the next frames of the song, `(n, n_mels)` in dB."""
         frames = np.asarray(frames, np.float64)
         fine = _fine(frames)
@@ -255,28 +262,28 @@ class SongSummary:
         self._counts += np.bincount(places.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
 
     @property
-    def shape(self):
+    def shape(self) -> np.ndarray:
         """Spectrum in 48 numbers: mean (dB, less the average), spread (dB) and lag-1 autocorrelation of 16 bands."""
         return _shape(self._sums, self.n_frames)
 
     @property
-    def tonality(self):
+    def tonality(self) -> float:
         """How much notes come and go, in dB²: autocovariance of the fine spectrum, upper quartile over bands."""
         return _tonality(self._fine_sums, self.n_frames, self.lag)
 
     @property
-    def levels(self):
+    def levels(self) -> np.ndarray:
         """Level that each band reaches in 1% of the frames, at least a few, less the loudest, `(n_mels,)` in dB."""
         as_loud = self._counts[:, ::-1].cumsum(axis=1) >= min(self.n_frames, 0.01 * self.n_frames + self.lag)
         levels = -as_loud.argmax(axis=1).astype(float)
         return levels - levels.max()
 
     @property
-    def band_hz(self):
+    def band_hz(self) -> tuple[float, float]:
         """Lowest and highest frequency of the recording in Hz, those of the frames unless it was cut."""
         return band_of(self.levels, self._spec)
 
-    def moments(self):
+    def moments(self) -> np.ndarray:
         """Return mean and mean square of each band, both `(n_mels,)`, in dB and dB²."""
         return self._sums[:2] / self.n_frames
 
@@ -295,7 +302,8 @@ class SongSummary:
         less = ", less than it was trained for" if narrow else ""
         return [f"holds nothing {' or '.join(words)}{less}"] if words else [], narrow
 
-    def judge(self, reference: dict | None, chunk, duration_s: float, channels_cancel: bool = False) -> Judgement:
+    def judge(self, reference: dict | None, chunk: "ChunkSpec", duration_s: float,
+              channels_cancel: bool = False) -> Judgement:
         """Judge how far the vector of this song can be trusted.
 
         Parameters
@@ -349,7 +357,7 @@ def _summary_of_track(store, track_id, floor_db):
     return summary
 
 # %% ../../nbs/predict/novelty.ipynb #2e00d21f
-def fit_reference(store, track_ids, floor_db: float | None = None) -> dict:
+def fit_reference(store: "Store", track_ids: Sequence[str], floor_db: float | None = None) -> dict:
     """Describe the training tracks, so that other sound can be told apart from them.
 
     Parameters
@@ -393,7 +401,8 @@ def fit_reference(store, track_ids, floor_db: float | None = None) -> dict:
                 band_hz=[round(float(bands[0, 0]), 1), round(float(bands[1, 1]), 1)])
 
 # %% ../../nbs/predict/novelty.ipynb #1d55822a
-def measure_novelty(reference: dict, store, track_ids, floor_db=None) -> pd.DataFrame:
+def measure_novelty(reference: dict, store: "Store", track_ids: Sequence[str],
+                    floor_db: float | None = None) -> pd.DataFrame:
     """Measure tracks of a store as `predict_song` measures a song.
 
     Parameters
@@ -453,7 +462,7 @@ def check_reference(reference: dict) -> None:
                          f"{MIN_TONALITY}: {remedy}")
 
 # %% ../../nbs/predict/novelty.ipynb #63cb6eb8
-def uncertainty_of(probabilities) -> float:
+def uncertainty_of(probabilities: "ArrayLike") -> float:
     """Return the entropy of a vector of genres, divided by its largest value.
 
     Parameters

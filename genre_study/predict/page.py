@@ -18,12 +18,16 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..core.audio import AudioError
 from ..core.extras import need_extra
-from .bundle import open_bundle
+from .bundle import Bundle, open_bundle
 from .song import predict_song
+
+if TYPE_CHECKING:
+    from gradio import Blocks
 
 # %% ../../nbs/predict/page.ipynb #57c0d534
 def _words(song):
@@ -205,7 +209,7 @@ _STYLE = """
 """
 
 
-def build_page(bundle, folder: str | Path, max_minutes: float = 60, max_mb: float = 200):
+def build_page(bundle: Bundle, folder: str | Path, max_minutes: float = 60, max_mb: float = 200) -> "Blocks":
     """Build the page without serving it.
 
     Parameters
@@ -303,8 +307,9 @@ def _check_limits(port, **limits):
             raise ValueError(f"{name} is {value:g}; expected a number above 0, or no song is admitted")
 
 # %% ../../nbs/predict/page.ipynb #902370bc
-def serve(model=None, port: int = 7860, max_mb: float = 200, max_minutes: float = 60, upload_s: float = 120.0,
-          keep_s: float = 600.0, open_browser: bool = False, wait: bool = True):
+def serve(model: Bundle | str | Path | None = None, port: int = 7860, max_mb: float = 200, max_minutes: float = 60,
+          upload_s: float = 120.0, keep_s: float = 600.0, open_browser: bool = False,
+          wait: bool = True) -> _Server | None:
     """Serve the page on this machine (127.0.0.1).
 
     Parameters

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.paths import user_path
@@ -88,7 +89,7 @@ def _check_weights(weights, name):
         raise ValueError(f"{name} has weights that can't be read ({error}); save or copy the file again") from error
 
 # %% ../../nbs/predict/safe_loading.ipynb #fd3ef221
-def load_network(file) -> "keras.Model":
+def load_network(file: str | Path) -> "keras.Model":
     """Open a network that Keras saved, made of nothing but Keras' own layers.
 
     Parameters

@@ -10,7 +10,10 @@ import io
 import itertools
 import math
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -19,9 +22,13 @@ from ..chunk import chunk_table
 from ..core.audio import MAX_DURATION_S
 from ..core.extras import need_extra
 from ..mel import SILENCE_DB, MelSpec, mel_blocks, power_to_db
-from .bundle import open_bundle
+from .bundle import Bundle, open_bundle
 from .novelty import SongSummary, uncertainty_of
 from .source import Recording
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    from IPython.display import Audio
 
 # %% ../../nbs/predict/song.ipynb #abcf0f2e
 class SongFrames:
@@ -43,7 +50,7 @@ class SongFrames:
         Of all frames.
     """
 
-    def __init__(self, blocks, spec, floor_db: float | None = None):
+    def __init__(self, blocks: Iterable[np.ndarray], spec: MelSpec, floor_db: float | None = None) -> None:
         self._file, self._n_mels, self._lowest_db = tempfile.TemporaryFile(), spec.n_mels, SILENCE_DB
         self.n_frames, self.summary = 0, SongSummary(spec)
         try:
@@ -62,7 +69,7 @@ class SongFrames:
         self.n_frames += len(frames)
         return float(frames.max())
 
-    def read(self, start, stop):
+    def read(self, start: int, stop: int) -> np.ndarray:
         """Return the frames from start to stop, `(n, n_mels)` float32 in dB; beyond the end there is silence."""
         frames = np.full((stop - start, self._n_mels), SILENCE_DB, np.float32)
         self._file.seek(start * self._n_mels * 2)
@@ -70,16 +77,16 @@ class SongFrames:
         frames[: len(found) // (2 * self._n_mels)] = np.frombuffer(found, np.float16).reshape(-1, self._n_mels)
         return np.maximum(frames, np.float32(self._lowest_db))
 
-    def overview(self, n_frames, columns=800):
+    def overview(self, n_frames: int, columns: int = 800) -> np.ndarray:
         """Return the mean of up to 64 frames at each of up to `columns` places, `(n_mels, n)`, for a picture."""
         edges = np.linspace(0, n_frames, min(columns, n_frames) + 1).astype(int)
         return np.array([self.read(start, min(stop, start + 64)).mean(axis=0)
                          for start, stop in itertools.pairwise(edges)]).T
 
-    def __enter__(self):
+    def __enter__(self) -> "SongFrames":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 # %% ../../nbs/predict/song.ipynb #f6f400fc
@@ -218,18 +225,18 @@ class Prediction:
     band_hz: tuple = field(default=None, repr=False)
 
     @property
-    def top(self):
+    def top(self) -> list[tuple[str, float]]:
         """The three most probable genres as (genre, probability), most probable first."""
         return sorted(self.vector.items(), key=lambda item: (-item[1], item[0]))[:3]
 
     @property
-    def genre(self):
+    def genre(self) -> str | None:
         """The most probable genre; None, no clear one, if its probability or `trust` is below one half."""
         genre, probability = self.top[0]
         return genre if self.trust >= 0.5 and probability >= 0.5 else None
 
     @property
-    def heard(self):
+    def heard(self) -> pd.DataFrame:
         """Table of the stretches in which one genre leads: start_s, end_s, genre and its calibrated probability."""
         shares, starts = self.timeline[list(self.vector)], self.timeline["start_s"]
         ends = np.minimum(starts.shift(-1, fill_value=starts.iloc[-1] + self.chunk_s), self.duration_s)
@@ -239,12 +246,12 @@ class Prediction:
                 for part in leads.groupby((leads != leads.shift()).cumsum()).groups.values()]
         return pd.DataFrame(rows)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Return plain values for JSON, by the names in `SONG_KEYS`: everything but timeline and sound."""
         novelty = None if math.isnan(self.novelty) else self.novelty
         return {name: getattr(self, name) for name in SONG_KEYS} | dict(top=self.top[0][0], novelty=novelty)
 
-    def plot(self, figure=None):
+    def plot(self, figure: "matplotlib.figure.Figure | None" = None) -> "matplotlib.figure.Figure":
         """Draw the picture into a new figure of pyplot, or into the one given, and return it."""
         if figure is None:
             need_extra("a picture", "study", "matplotlib")
@@ -253,7 +260,7 @@ class Prediction:
             figure = plt.figure(figsize=(9, 5), layout="constrained")
         return _draw(self, figure)
 
-    def play(self):
+    def play(self) -> "Audio":
         """Return a player for Jupyter."""
         from IPython.display import Audio
 
@@ -267,7 +274,8 @@ class Prediction:
         return data.getvalue()
 
 # %% ../../nbs/predict/song.ipynb #0c9d90dd
-def predict_song(source, model=None, sample_rate: float | None = None, progress: bool = False,
+def predict_song(source: str | Path | bytes | BinaryIO | np.ndarray | tuple[np.ndarray, float],
+                 model: Bundle | str | Path | None = None, sample_rate: float | None = None, progress: bool = False,
                  max_duration_s: float = MAX_DURATION_S, first_s: float | None = None) -> Prediction:
     """Predict the genres of one song.
 

@@ -10,13 +10,19 @@ import io
 import itertools
 import math
 import os
+from collections.abc import Iterator
 from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from ..core.audio import (
     LOUDEST, MAX_DURATION_S, SAMPLE_RATES_HZ, AudioError, CutOffError, audio_blocks, mean_of_channels, resample)
 from ..core.paths import printable, user_path
+
+if TYPE_CHECKING:
+    from genre_study.chunk import ChunkSpec
 
 # %% ../../nbs/predict/source.ipynb #2619899e
 def _full_scale(samples):
@@ -98,7 +104,7 @@ def _file_blocks(source, wanted_rate, max_duration_s, mix):
         raise
 
 # %% ../../nbs/predict/source.ipynb #ea646457
-def samples_of_chunk(chunk, sample_rate: int) -> tuple[int, int]:
+def samples_of_chunk(chunk: "ChunkSpec", sample_rate: int) -> tuple[int, int]:
     """Return the samples below which a song must be repeated to fill a chunk, and the samples of a full chunk.
 
     Parameters
@@ -165,8 +171,9 @@ class Recording:
     ('array', 22050, 1.0)
     """
 
-    def __init__(self, source, sample_rate: float | None = None, wanted_rate: int = 22050,
-                 max_duration_s: float = MAX_DURATION_S, first_s: float | None = None):
+    def __init__(self, source: str | Path | bytes | BinaryIO | np.ndarray | tuple[np.ndarray, float],
+                 sample_rate: float | None = None, wanted_rate: int = 22050, max_duration_s: float = MAX_DURATION_S,
+                 first_s: float | None = None) -> None:
         self.sample_rate, self.n_samples, self.remarks = wanted_rate, 0, []
         self._n_most = math.inf if first_s is None else max(1, round(first_s * wanted_rate))
         self._power_of_sum = self._sum_of_powers = 0.0
@@ -203,7 +210,7 @@ class Recording:
                 self._sum_of_powers += float(np.square(samples, dtype=np.float64).sum())
         return mono
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         try:
             for block in self._blocks:
                 if not np.abs(block).max(initial=0) <= _LARGEST:
@@ -223,16 +230,16 @@ class Recording:
             self._blocks.close()  # the file too, or nobody could delete it on Windows
 
     @property
-    def duration_s(self):
+    def duration_s(self) -> float:
         """Seconds read so far."""
         return self.n_samples / self.sample_rate
 
     @property
-    def channels_cancel(self):
+    def channels_cancel(self) -> bool:
         """Whether the channels sum to under a hundredth of their power: 20 dB less than independent channels."""
         return self._power_of_sum < 0.01 * self._sum_of_powers
 
-    def filled(self, chunk):
+    def filled(self, chunk: "ChunkSpec") -> Iterator[np.ndarray]:
         """Return an iterator over the blocks or, if the recording is too short, over one chunk of it, repeated."""
         n_least, n_filled = samples_of_chunk(chunk, self.sample_rate)
         blocks, begun = iter(self), []

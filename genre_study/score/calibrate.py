@@ -6,13 +6,16 @@
 __all__ = ['reliability_curve', 'expected_calibration_error', 'apply_temperature', 'negative_log_likelihood', 'fit_temperature']
 
 # %% ../../nbs/score/calibrate.ipynb #ac0ad0ea
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from ..evaluate import check_predictions, match_predictions
 
 # %% ../../nbs/score/calibrate.ipynb #4a571d07
-def reliability_curve(predictions, tracks, genres, n_bins: int = 10) -> pd.DataFrame:
+def reliability_curve(predictions: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str],
+                      n_bins: int = 10) -> pd.DataFrame:
     """Compare confidence and accuracy in bins of equal width.
 
     Parameters
@@ -41,7 +44,8 @@ def reliability_curve(predictions, tracks, genres, n_bins: int = 10) -> pd.DataF
     return curve.reset_index(drop=True)
 
 # %% ../../nbs/score/calibrate.ipynb #44701e8e
-def expected_calibration_error(predictions, tracks, genres, n_bins=10) -> float:
+def expected_calibration_error(predictions: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str],
+                               n_bins: int = 10) -> float:
     """Average the gap between confidence and accuracy over the bins of `reliability_curve`, weighted by their size.
 
     Parameters
@@ -67,7 +71,7 @@ def expected_calibration_error(predictions, tracks, genres, n_bins=10) -> float:
 _SMALLEST = 1e-12  # probabilities are kept off zero before their logarithm is taken
 
 
-def apply_temperature(predictions: pd.DataFrame, temperature: float, genres) -> pd.DataFrame:
+def apply_temperature(predictions: pd.DataFrame, temperature: float, genres: Sequence[str]) -> pd.DataFrame:
     """Sharpen (temperature below 1) or soften (above 1) probabilities: p ** (1 / temperature), made to sum to 1.
 
     Parameters
@@ -102,7 +106,7 @@ def apply_temperature(predictions: pd.DataFrame, temperature: float, genres) -> 
     return predictions.assign(**dict(zip(genres, (power / power.sum(axis=1, keepdims=True)).T)))
 
 # %% ../../nbs/score/calibrate.ipynb #ecaeadc5
-def negative_log_likelihood(predictions, tracks, genres) -> float:
+def negative_log_likelihood(predictions: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str]) -> float:
     """Average minus the logarithm of the true genre's probability.
 
     Parameters
@@ -119,7 +123,7 @@ def negative_log_likelihood(predictions, tracks, genres) -> float:
     return float(-np.log(np.maximum(probability[np.arange(len(truth)), truth], _SMALLEST)).mean())
 
 # %% ../../nbs/score/calibrate.ipynb #04aaae6d
-def fit_temperature(predictions, tracks, genres) -> float:
+def fit_temperature(predictions: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str]) -> float:
     """Find the temperature that makes the true genres most probable.
 
     Parameters

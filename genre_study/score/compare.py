@@ -8,6 +8,7 @@ __all__ = ['compare_runs', 'pooled_accuracy', 'accuracy_gap', 'read_songs', 'com
 
 # %% ../../nbs/score/compare.ipynb #453f0292
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def _ratio(counts):
     return counts[:, 0] / counts[:, 1]
 
 # %% ../../nbs/score/compare.ipynb #a4e5565e
-def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame, genres, seed: int = 0,
-                 n_resamples: int = 2000, learned=None) -> dict:
+def compare_runs(first: pd.DataFrame, second: pd.DataFrame, tracks: pd.DataFrame, genres: Sequence[str], seed: int = 0,
+                 n_resamples: int = 2000, learned: Collection[str] | None = None) -> dict:
     """Compare the song accuracy of two runs on the same tracks.
 
     Parameters
@@ -115,7 +116,8 @@ def _right_by_track(tables, tracks, genres, learned):
     return counts
 
 # %% ../../nbs/score/compare.ipynb #27767a8f
-def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000, learned=None) -> dict:
+def pooled_accuracy(tables: Sequence[pd.DataFrame], tracks: pd.DataFrame, genres: Sequence[str], seed: int = 0,
+                    n_resamples: int = 2000, learned: Collection[str] | None = None) -> dict:
     """Compute the accuracy of several runs taken together, with intervals that draw whole tracks.
 
     Parameters
@@ -137,7 +139,9 @@ def pooled_accuracy(tables, tracks, genres, seed=0, n_resamples=2000, learned=No
     return result | track_intervals("accuracy", counts, _ratio, tracks, **options)
 
 # %% ../../nbs/score/compare.ipynb #ce87acb1
-def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000, learned=None) -> dict:
+def accuracy_gap(tables: Sequence[pd.DataFrame], other_tables: Sequence[pd.DataFrame], tracks: pd.DataFrame,
+                 genres: Sequence[str], seed: int = 0, n_resamples: int = 2000,
+                 learned: Collection[str] | None = None) -> dict:
     """Compute the accuracy of some predictions minus that of others, which may be of other tracks.
 
     Parameters
@@ -162,7 +166,7 @@ def accuracy_gap(tables, other_tables, tracks, genres, seed=0, n_resamples=2000,
     return result | track_intervals("difference", counts, gap, tracks, n_resamples=n_resamples, seed=seed)
 
 # %% ../../nbs/score/compare.ipynb #251d46fa
-def read_songs(run, side: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame, list[str], str]:
+def read_songs(run: str | Path, side: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame, list[str], str]:
     """Read the song vectors of a finished run, and what is known of their tracks.
 
     Parameters
@@ -207,7 +211,8 @@ def read_songs(run, side: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame
     return table[["track_id", *genres]], tracks, genres, side
 
 
-def compare_run_folders(first, second, side: str | None = None, seed: int = 0, n_resamples: int = 2000) -> dict:
+def compare_run_folders(first: str | Path, second: str | Path, side: str | None = None, seed: int = 0,
+                        n_resamples: int = 2000) -> dict:
     """Compare the song accuracy of two finished runs on the same tracks.
 
     Parameters

@@ -6,7 +6,12 @@
 __all__ = ['chunk_features', 'neighbour_share']
 
 # %% ../../nbs/score/leakage.ipynb #099cacbf
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../../nbs/score/leakage.ipynb #fe30e7fb
 def _neighbours(frames_apart, n_frames, min_shared):
@@ -55,7 +60,7 @@ def _nearest_share(chunks, train, test, features, min_shared):
     return share
 
 # %% ../../nbs/score/leakage.ipynb #5cd33a0f
-def neighbour_share(chunks, features: np.ndarray | None = None, min_shared: float = 0.1) -> dict:
+def neighbour_share(chunks: "pd.DataFrame", features: np.ndarray | None = None, min_shared: float = 0.1) -> dict:
     """Count the test chunks whose own track, or own neighbour, is in the training set.
 
     Parameters

@@ -12,8 +12,10 @@ import shutil
 import socket
 import time
 import uuid
+from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 
 from ..core.extras import need_extra
 from ..core.paths import user_path
@@ -46,19 +48,19 @@ class LocalDisk:
     folder : str or pathlib.Path
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.root = str(user_path(folder))
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         """Return the path of a file or folder."""
         return os.path.join(self.root, *name.split("/"))
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """Return the bytes of a file; FileNotFoundError if there is none."""
         with open(self.path(name), "rb") as file:
             return file.read()
 
-    def write(self, name, data):
+    def write(self, name: str, data: bytes) -> None:
         """Write a file, or replace it, in one step."""
         draft = self._draft()
         try:
@@ -70,7 +72,7 @@ class LocalDisk:
             _remove(draft)
             raise
 
-    def place(self, name, files):
+    def place(self, name: str, files: dict[str, bytes]) -> bool:
         """Put a folder in its place, from bytes by file name; return False if there is one, and renew its age."""
         draft = self._draft()
         try:
@@ -89,7 +91,7 @@ class LocalDisk:
                 return False
             raise
 
-    def listing(self, name):
+    def listing(self, name: str) -> dict[str, str]:
         """Return a mark that changes with its replacement for each name in a folder; hidden names are left out."""
         try:
             found = [(entry.name, entry.stat()) for entry in os.scandir(self.path(name)) if entry.name[0] != "."]
@@ -97,19 +99,19 @@ class LocalDisk:
             return {}
         return {inner: f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}" for inner, status in found}
 
-    def sizes(self, names):
+    def sizes(self, names: Iterable[str]) -> list[int]:
         """Return the size of each file in bytes, -1 if it is missing."""
         return [_size(self.path(name)) for name in names]
 
-    def age_s(self, name):
+    def age_s(self, name: str) -> float:
         """Return the seconds since a file or folder was last changed."""
         return time.time() - os.stat(self.path(name)).st_mtime
 
-    def remove(self, name):
+    def remove(self, name: str) -> None:
         """Remove a file or folder, if possible."""
         _remove(self.path(name))
 
-    def sweep(self):
+    def sweep(self) -> None:
         """Remove what processes of this machine left behind when they were killed."""
         for left in glob.glob(os.path.join(glob.escape(self.root), ".new", "*")):
             if _maker_is_gone(os.path.basename(left)):
@@ -143,22 +145,22 @@ class RemoteDisk:
         Such as "s3://bucket/store".
     """
 
-    def __init__(self, url):
+    def __init__(self, url: str) -> None:
         need_extra(f"a store at {url}", "remote", "fsspec")
         import fsspec
 
         self.root = url.rstrip("/")
         self.files, self.base = fsspec.core.url_to_fs(self.root)
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         """Return the path of a file or folder within its file system."""
         return f"{self.base}/{name}"
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """Return the bytes of a file; FileNotFoundError if there is none."""
         return self.files.cat_file(self.path(name))
 
-    def write(self, name, data, mode="overwrite"):
+    def write(self, name: str, data: bytes, mode: str = "overwrite") -> None:
         """Write a file, or replace it, in one step."""
         try:
             self.files.pipe_file(self.path(name), bytes(data), mode=mode)
@@ -166,7 +168,7 @@ class RemoteDisk:
             self.files.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
             self.files.pipe_file(self.path(name), bytes(data), mode=mode)
 
-    def place(self, name, files):
+    def place(self, name: str, files: dict[str, bytes]) -> bool:
         """Put a folder in its place, from bytes by file name; return False if there is one, and renew its age."""
         *others, last = files
         if self.files.exists(self.path(f"{name}/{last}")):
@@ -180,7 +182,7 @@ class RemoteDisk:
             return False
         return True
 
-    def listing(self, name):
+    def listing(self, name: str) -> dict[str, str]:
         """Return a mark that changes with its replacement for each name in a folder; hidden names are left out."""
         self.files.invalidate_cache()
         try:
@@ -191,32 +193,32 @@ class RemoteDisk:
         return {inner: str(sorted(facts.items(), key=str)) for inner, facts in zip(names, found)
                 if inner and inner[0] != "."}
 
-    def sizes(self, names):
+    def sizes(self, names: Iterable[str]) -> list[int]:
         """Return the size of each file in bytes, -1 if it is missing."""
         folders = {name.partition("/")[0] for name in names}
         found = {path: facts["size"] for folder in folders
                  for path, facts in self.files.find(self.path(folder), detail=True).items()}
         return [found.get(self.path(name), -1) for name in names]
 
-    def age_s(self, name):
+    def age_s(self, name: str) -> float:
         """Return the seconds since anything in a folder was last changed; 0 if that is not known."""
         try:
             return time.time() - max(self.files.modified(path).timestamp() for path in self.files.find(self.path(name)))
         except (NotImplementedError, OSError, ValueError):
             return 0.0
 
-    def remove(self, name):
+    def remove(self, name: str) -> None:
         """Remove a file or folder, if possible."""
         try:
             self.files.rm(self.path(name), recursive=True)
         except OSError:
             pass
 
-    def sweep(self):
+    def sweep(self) -> None:
         """Do nothing: nothing is left behind here."""
 
 
-def open_disk(folder):
+def open_disk(folder: str | Path) -> LocalDisk | RemoteDisk:
     """Return the operations on a folder, by its path or URL.
 
     Parameters

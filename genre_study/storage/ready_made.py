@@ -10,12 +10,17 @@ import math
 import zipfile
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.content import file_state
 from ..mel import MelSpec
-from .writer import StoreWriter, track_rows
+from .writer import Store, StoreWriter, track_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../../nbs/storage/ready_made.ipynb #34a44da5
 @contextmanager
@@ -81,7 +86,7 @@ def _open_spectrograms(archive, file):
     return ids, shape[1:], spectrograms()
 
 
-def archive_facts(file):
+def archive_facts(file: str | Path) -> tuple[list[str], int]:
     """Read what an archive of spectrograms holds, without its spectrograms.
 
     Parameters
@@ -172,8 +177,9 @@ def _import(archive, file, folder, tracks, seconds, frames_per_second, spec, db_
         return writer.finish([*rows, *(row["track_id"] for row in problems)])
 
 # %% ../../nbs/storage/ready_made.ipynb #ce7cefa8
-def import_spectrograms(file, store_folder, tracks=None, seconds=30.0, frames_per_second=None, spec=None,
-                        db_range=None, progress=True):
+def import_spectrograms(file: str | Path, store_folder: str | Path, tracks: "pd.DataFrame | None" = None,
+                        seconds: float = 30.0, frames_per_second: float | None = None, spec: MelSpec | None = None,
+                        db_range: tuple[float, float] | None = None, progress: bool = True) -> Store:
     """Make a store from ready-made spectrograms.
 
     Parameters

@@ -12,7 +12,10 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +24,11 @@ from ..core.extras import need_extra
 from ..mel import SILENCE_DB, MelSpec
 from .disk import LocalDisk, open_disk
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # %% ../../nbs/storage/writer.ipynb #6b12b27d
-def safe_name(track_id):
+def safe_name(track_id: str) -> str:
     """Return the file name for a track id.
 
     Parameters
@@ -52,7 +58,7 @@ def _is_missing(value):
     return value is None or type(value).__name__ == "NAType" or value != value  # only NaN differs from itself
 
 
-def track_rows(tracks):
+def track_rows(tracks: "pd.DataFrame") -> list[dict]:
     """Check a table of tracks and return its rows.
 
     Parameters
@@ -260,12 +266,13 @@ class StoreWriter:
     [44]
     """
 
-    def __init__(self, folder, spec, unit="db", frames_per_second=None, db_range=None):
+    def __init__(self, folder: str | Path, spec: MelSpec, unit: str = "db", frames_per_second: float | None = None,
+                 db_range: tuple[float, float] | None = None) -> None:
         self.folder = os.fspath(folder)
         self.settings = _settings(spec, unit, frames_per_second or spec.frames_per_second, db_range)
         self.disk, self._rows = open_disk(folder), None
 
-    def __enter__(self):
+    def __enter__(self) -> "StoreWriter":
         try:
             _begin(self.disk, self.settings)
             self._sweep()
@@ -273,11 +280,12 @@ class StoreWriter:
             raise _explained(error, self.disk) from error
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
         if isinstance(error, OSError) and (explained := _explained(error, self.disk)) is not error:
             raise explained from error
 
-    def todo(self, rows):
+    def todo(self, rows: list[dict]) -> list[dict]:
         """Return the rows whose track has to be made; relabel those that are whole.
 
         Parameters
@@ -304,14 +312,14 @@ class StoreWriter:
                         raise
         return todo
 
-    def needs(self, row):
+    def needs(self, row: dict) -> bool:
         """Tell whether the track of a row still has to be made, now that other processes may have made it."""
         name = safe_name(row["track_id"])
         stored = _read_row(self.disk, name)
         whole = stored is not None and _whole(self.disk, {name: stored})
         return not whole or self._if_unchanged(row, stored, {}) is None
 
-    def put(self, row, frames):
+    def put(self, row: dict, frames: np.ndarray) -> None:
         """Write a track, or replace it.
 
         Parameters
@@ -330,7 +338,7 @@ class StoreWriter:
             self.disk.remove(f"frames/{row['array']}")  # damaged
         self._write_row(row, new=True)
 
-    def refuse(self, row, problem, advice):
+    def refuse(self, row: dict, problem: str, advice: str) -> None:
         """Write down why a track cannot be used, in place of the track.
 
         Parameters
@@ -343,7 +351,7 @@ class StoreWriter:
         self._write_row({"track_id": row["track_id"], "path": row["path"], "problem": problem, "advice": advice},
                         new=True)
 
-    def relabel(self, row):
+    def relabel(self, row: dict) -> None:
         """Correct the genre, artist or path of a track; its frames stay as they are.
 
         Parameters
@@ -361,7 +369,7 @@ class StoreWriter:
             raise KeyError(f"track {row['track_id']!r} is not in the store {self.disk.root}: put it there first")
         self._write_row({**stored, **row})
 
-    def finish(self, track_ids=None):
+    def finish(self, track_ids: Iterable[str] | None = None) -> "Store":
         """Write index.json and open the store.
 
         Parameters
@@ -481,7 +489,7 @@ class Store:
         One row per track that could not be used: `track_id`, `path`, `problem`, `advice`.
     """
 
-    def __init__(self, folder, track_ids=None, rows=None):
+    def __init__(self, folder: str | Path, track_ids: Iterable[str] | None = None, rows: dict | None = None) -> None:
         self._disk = open_disk(folder)
         settings = _read_settings(self._disk)
         self.folder = Path(self._disk.root) if isinstance(self._disk, LocalDisk) else self._disk.root
@@ -496,14 +504,14 @@ class Store:
         self.problems = _table([row for row in rows.values() if "problem" in row], _PROBLEM_COLUMNS)
         self._rows, self._arrays = {row["track_id"]: row for row in rows.values() if "array" in row}, {}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (f"Store({str(self.folder)!r}): {len(self.tracks)} tracks, {len(self.problems)} with a problem, "
                 f"{self.unit}, {self.spec}")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tracks)
 
-    def frames(self, track_id, start=0, stop=None):
+    def frames(self, track_id: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Read frames of a track.
 
         Parameters
@@ -540,7 +548,7 @@ class Store:
                           f"({error}): open it again; if the track is then among its problems, call "
                           "build_store") from error
 
-    def content_hash(self, track_id):
+    def content_hash(self, track_id: str) -> str:
         """Return a hash of the frames of a track: 64 hex digits that no other frames have.
 
         Parameters
@@ -566,7 +574,7 @@ class Store:
         return self._rows[track_id]
 
 
-def open_store(folder):
+def open_store(folder: str | Path) -> Store:
     """Open the store in a folder.
 
     Parameters

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import wave
+from pathlib import Path
 
 import pandas as pd
 
@@ -105,7 +106,8 @@ def _render_tracks(folder, note, tracks_per_genre, progress):
     return pd.DataFrame(rows)
 
 # %% ../../nbs/synth/minicorpus.ipynb #a2a99065
-def render_minicorpus(folder, tracks_per_genre, seconds=30.0, seed=0, progress=False):
+def render_minicorpus(folder: str | Path, tracks_per_genre: int, seconds: float = 30.0, seed: int = 0,
+                      progress: bool = False) -> pd.DataFrame:
     """Render the synthetic corpus into a folder of genres.
 
     Accuracy on this corpus says nothing about real music.

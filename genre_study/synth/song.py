@@ -260,12 +260,13 @@ class Song:
     notes: pd.DataFrame = field(repr=False)
 
     @property
-    def track_id(self):
+    def track_id(self) -> str:
         """Name of the track, such as "blues.00000"."""
         return f"{self.genre}.{self.index:05d}"
 
 # %% ../../nbs/synth/song.ipynb #739b4585
-def check_request(seconds, seed, genre=None, index=0, tracks_per_genre=1):
+def check_request(seconds: float, seed: int, genre: str | None = None, index: int = 0,
+                  tracks_per_genre: int = 1) -> None:
     """Refuse arguments that cannot work.
 
     Parameters
@@ -299,7 +300,7 @@ def check_request(seconds, seed, genre=None, index=0, tracks_per_genre=1):
         raise ValueError(f"seconds must be a number above 0 and up to 3600, got {seconds!r}")
 
 # %% ../../nbs/synth/song.ipynb #886f1cef
-def compose(genre, index, seconds=30.0, seed=0):
+def compose(genre: str, index: int, seconds: float = 30.0, seed: int = 0) -> Song:
     """Compose one track by rule.
 
     Parameters

@@ -11,10 +11,14 @@ import struct
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .styles import GENRES
+
+if TYPE_CHECKING:
+    from genre_study.synth.song import Song
 
 SAMPLE_RATE = 22_050  # Hz
 
@@ -170,7 +174,7 @@ def _master(waveform, sound, rng):
     return waveform / np.maximum(np.float32(1), np.float32(0.35) + np.float32(0.65) * np.abs(waveform)).clip(1)
 
 # %% ../../nbs/synth/sound.ipynb #deb0caf4
-def render_song(song):
+def render_song(song: "Song") -> np.ndarray:
     """Play a song as a waveform.
 
     Parameters

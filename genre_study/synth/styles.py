@@ -21,7 +21,7 @@ STYLES = _load_styles()
 GENRES = tuple(STYLES)
 
 # %% ../../nbs/synth/styles.ipynb #2e9b6c29
-def read_pattern(pattern, steps):
+def read_pattern(pattern: str, steps: int) -> list[tuple[float, float, str]]:
     """Read the strokes of a one-bar pattern.
 
     Parameters
@@ -52,7 +52,7 @@ def read_pattern(pattern, steps):
 _DEGREES = {"I": 0, "II": 2, "III": 4, "IV": 5, "V": 7, "VI": 9, "VII": 11}
 
 
-def read_chord(numeral):
+def read_chord(numeral: str) -> dict:
     """Read a chord that is written as a Roman numeral.
 
     Parameters
