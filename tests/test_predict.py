@@ -1085,3 +1085,48 @@ def test_a_genre_is_named_from_one_half_on(probability, trust, named):
                       uncertainty=0.0, reasons=[], novelty=1.0, name="x", duration_s=9.0, trained_on="", trust=trust)
     top = song.top[0][0]
     assert song.genre == (top if named else None)
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 44100])
+@pytest.mark.parametrize("extra, remark", [(-1, False), (0, False), (1, True), (5000, True)])
+def test_a_recording_is_cut_where_it_was_asked_to_be(rate, extra, remark):
+    """At `first_s` seconds of the network's rate; one sample less or none more is the whole recording."""
+    wave = np.random.default_rng(0).normal(0, 0.1, 2 * rate + extra).astype("float32")
+    recording = Recording(wave, rate, rate, 100.0, 2.0)
+    n_read = sum(map(len, recording))
+    assert n_read == recording.n_samples == min(2 * rate + extra, 2 * rate)
+    assert any("only the first" in one for one in recording.remarks) == remark
+
+
+@pytest.mark.parametrize("n_channels", [2, 4])
+@pytest.mark.parametrize("share, cancels", [(1.0, False), (0.013, False), (0.008, True), (0.0, True)])
+def test_channels_cancel_if_their_sum_has_under_a_hundredth_of_their_power(n_channels, share, cancels):
+    rng, n = np.random.default_rng(1), 40000
+    channels = np.repeat(rng.normal(0, 0.1, (n, 1)), n_channels, axis=1) * ([1, -1] * (n_channels // 2))
+    together = rng.normal(0, 0.1, (n, 1))
+    together *= np.sqrt(share * n_channels / (n_channels**2 - share * n_channels))  # so that the sum has that share
+    channels = channels + together if share < 1 else rng.normal(0, 0.1, (n, n_channels))
+    found = (channels.sum(axis=1) ** 2).sum() / (channels**2).sum()
+    assert share in (0.0, 1.0) or abs(found - share) < 0.001
+    recording = Recording(channels.astype("float32"), 22050, 22050, 100.0, None)
+    list(recording)
+    assert recording.channels_cancel == cancels
+
+
+def test_the_temperature_of_a_bundle_is_that_of_songs():
+    """Not of chunks: a song vector is a mean, and less sure of itself."""
+    from genre_study.evaluate import song_vectors
+    from genre_study.predict.bundle import _valid_temperature
+    from genre_study.score.calibrate import fit_temperature
+
+    rng = np.random.default_rng(0)
+    chunks = pd.DataFrame({"track_id": np.repeat([f"t{k:03d}" for k in range(200)], 10), "split": "valid",
+                           "genre": np.repeat(["jazz", "pop"] * 100, 10), "start_s": np.tile(np.arange(10) * 1.5, 200)})
+    share = np.clip(np.where(chunks.genre == "jazz", 0.7, 0.3) + rng.normal(0, 0.35, 2000), 0.02, 0.98)
+    chunks = chunks.assign(jazz=share, pop=1 - share)
+    other = chunks.assign(split="test", jazz=1 - share, pop=share, track_id="x" + chunks.track_id)
+    truth = chunks[["track_id", "genre"]].drop_duplicates()
+    of_songs = fit_temperature(song_vectors(chunks, ["jazz", "pop"]), truth, ["jazz", "pop"])
+    of_chunks = fit_temperature(chunks[["track_id", "start_s", "jazz", "pop"]], truth, ["jazz", "pop"])
+    assert _valid_temperature(pd.concat([chunks, other]), ["jazz", "pop"]) == pytest.approx(of_songs, rel=1e-3)
+    assert abs(of_songs - of_chunks) > 0.1
