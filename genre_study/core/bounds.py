@@ -7,8 +7,9 @@ __all__ = ['check_number', 'number', 'choice', 'check_fields']
 
 # %% ../../nbs/core/bounds.ipynb #bounds04
 from collections.abc import Sequence
-from dataclasses import Field, field, fields
+from dataclasses import field, fields
 from numbers import Real
+from typing import Any
 
 
 def check_number(name: str, value: object, low: float, high: float, whole: bool = False) -> int | float:
@@ -51,7 +52,7 @@ def check_number(name: str, value: object, low: float, high: float, whole: bool 
     return int(value) if whole else float(value)
 
 # %% ../../nbs/core/bounds.ipynb #bounds07
-def number(default: float | None, low: float, high: float) -> Field:
+def number(default: float | None, low: float, high: float) -> Any:
     """Declare a field of a dataclass that holds a number; whole numbers only if its type is int.
 
     Parameters
@@ -68,7 +69,7 @@ def number(default: float | None, low: float, high: float) -> Field:
     return field(default=default, metadata={"range": (low, high)})
 
 
-def choice(default: str, choices: Sequence[str]) -> Field:
+def choice(default: str, choices: Sequence[str]) -> Any:
     """Declare a field of a dataclass that holds one of several values.
 
     Parameters
