@@ -39,7 +39,7 @@ QUOTED = {  # document: the key of each figure, words of its sentence or row (§
         "reports/published/metrics.json#epochs": ("of the test chunks after § epochs", ""),
         "reports/reproduce/metrics.json#song.accuracy":
             ("The run classifies § of the 40 test songs correctly", "songs"),
-        "reports/reproduce/range.json#n_seeds": ("With § seeds, each on AVX2", ""),
+        "reports/reproduce/range.json#n_seeds": ("With § seeds, each with AVX2", ""),
         "reports/reproduce/range.json#lowest": ("the accuracy ranged from §", ""),
         "reports/reproduce/range.json#highest": ("the accuracy ranged from to §", ""),
         PROTOCOLS + "n_train": ("as many training chunks as § tracks have", ""),
@@ -202,6 +202,7 @@ def counted():
     return [
         (r"chunks of (\S+) seconds,", [spec.seconds]), (r"(\S+)-layer network", [n_layers]),
         (r"of the (\S+) test songs correctly; ", [(synthetic.split == "test").sum()]),
+        (r"on one core and on (\w+),", [pd.read_parquet(reports / "reproduce" / "range.parquet").cores.max()]),
         (r"and (\S+) songs are few", [(synthetic.split == "test").sum()]),
         (r"over (\w+) random splits and (\w+) seeds", [runs.split.nunique(), runs.seed.nunique()]),
         (r"about (\S+) columns a second", [round(rate)]),
