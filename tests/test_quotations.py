@@ -186,6 +186,7 @@ def counted():
     """(pattern, its numbers) for all counts; each is counted here, from tables, predictions and settings."""
     reports, bundle = ROOT / "reports", json.loads((ROOT / "genre_study/data/pretrained/bundle.json").read_text())
     runs = pd.read_parquet(reports / "protocols" / "predictions.parquet", columns=["rule", "split", "seed"])
+    runs_of_the_published = runs[runs.rule == "14 layers, tracks"]
     runs = runs[runs.rule == "tracks"]
     n_seeds = len(list((reports / "accuracy").glob("predictions-[0-9]*.parquet")))
     folds = pd.read_parquet(reports / "accuracy" / "predictions-folds.parquet")
@@ -202,6 +203,7 @@ def counted():
     return [
         (r"chunks of (\S+) seconds,", [spec.seconds]), (r"(\S+)-layer network", [n_layers]),
         (r"of the (\S+) test songs correctly; ", [(synthetic.split == "test").sum()]),
+        (r"epochs on (\w+) of these splits", [runs_of_the_published.split.nunique()]),
         (r"on one core and on (\w+),", [pd.read_parquet(reports / "reproduce" / "range.parquet").cores.max()]),
         (r"and (\S+) songs are few", [(synthetic.split == "test").sum()]),
         (r"over (\w+) random splits and (\w+) seeds", [runs.split.nunique(), runs.seed.nunique()]),
