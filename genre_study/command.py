@@ -180,7 +180,7 @@ def study_file(name: str) -> Path:
     raise FileNotFoundError(f"there is no {name!r} among the studies that come with genre_study")
 
 
-def _value(name, text):
+def _value(text, name=""):
     """Read a parameter as it was typed: a number, a truth value, a list or dict in YAML, or else text."""
     from genre_study.grid.expand import parse_values
     from genre_study.study import StudySettings
@@ -218,7 +218,7 @@ def _reproduce(options):
         raise FileExistsError(f"{printable(folder)} holds a finished run; choose another --out or remove it. Its "
                               "results, printed: genre-study compare RUN, with --csv or --latex")
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = {name: _value(name, text) for name, text in options.parameters} | {"run_dir": str(folder)}
+    parameters = {name: _value(text, name) for name, text in options.parameters} | {"run_dir": str(folder)}
     notebook = folder / "reproduce.ipynb"
     try:
         execute_notebook(study_file("reproduce.ipynb"), notebook, parameters, progress_bar=sys.stderr.isatty())
@@ -252,7 +252,7 @@ def _grid(options):
     file = Path(options.file)
     if not file.exists() and file.name == options.file:
         file = study_file(f"grids/{file.with_suffix('.yaml')}")
-    base = {name: _value(name, text) for name, text in options.parameters}
+    base = {name: _value(text, name) for name, text in options.parameters}
     runs = run_grid(file, study_file("reproduce.ipynb"), options.out or f"runs/{file.stem}", base, options.workers,
                     progress=sys.stderr.isatty())
     print(format_table(runs, options.format))

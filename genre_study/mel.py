@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib import resources, util
+from importlib import resources
+from importlib.machinery import PathFinder
 from types import ModuleType
 
 import numpy as np
@@ -117,8 +118,9 @@ def import_librosa() -> ModuleType:
     """
     import numba
 
-    beside = os.path.dirname(util.find_spec("librosa").origin)
-    if not (numba.config.CACHE_DIR or user_cache("numba") or os.access(beside, os.W_OK)):
+    found = PathFinder.find_spec("librosa")
+    beside = found is not None and os.access(os.path.dirname(found.origin), os.W_OK)
+    if not (numba.config.CACHE_DIR or user_cache("numba") or beside):
         numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")  # or the import would fail
         atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
     import librosa

@@ -343,8 +343,8 @@ def _imported_store(settings, file):
     try:
         ids, n_mels = archive_facts(file)
     except ValueError as error:
-        raise ValueError(f"corpus={settings.corpus!r} can't be read: {error}. For audio give the folder that has one "
-                         "folder a genre") from error
+        raise ValueError(f"corpus={settings.corpus!r} can't be read: {error}. For audio give the folder that has "
+                         "one folder per genre") from error
     _refuse_others(settings, MelSpec(n_mels=n_mels), settings.frames_per_second or MelSpec().frames_per_second)
     facts = gtzan_tracks()
     tracks = facts[facts.track_id.isin(ids)] if set(ids) <= set(facts.track_id) else None

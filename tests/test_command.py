@@ -154,9 +154,9 @@ def test_texts_stay_texts(monkeypatch):
     """A folder may be called 2024, or yes; other parameters are read as they were typed."""
     from genre_study.command import _value
 
-    assert [_value("corpus", text) for text in ("2024", "yes", "[live]", "a: b")] == ["2024", "yes", "[live]", "a: b"]
+    assert [_value(text, "corpus") for text in ("2024", "yes", "[live]", "a: b")] == ["2024", "yes", "[live]", "a: b"]
     typed = ("epochs", "3"), ("network_options", '{"dropout": 0.5}'), ("overlap", "0.25")
-    assert [_value(*pair) for pair in typed] == [3, {"dropout": 0.5}, 0.25]
+    assert [_value(text, name) for name, text in typed] == [3, {"dropout": 0.5}, 0.25]
 
 
 def test_help_speaks_of_folders(capsys):

@@ -33,7 +33,7 @@ COVERED = {
     "grid.grid._report": "grid", "grid.grid._surveyed": "grid", "grid.grid.run_grid": "grid",
     "grid.page.write_page": "page", "grid.runner._locked": "grid",
     "grid.runner._prepare": "grid", "grid.runner._run_in_process": "grid", "grid.runner._work": "grid",
-    "grid.runner.do_run": "grid", "network.backend._use_cache": "compiled",
+    "grid.runner.do_run": "grid", "mel.import_librosa": "export onnx", "network.backend._use_cache": "compiled",
     "network.checkpoint.checkpoint_file": "train", "network.checkpoint.save_checkpoint": "checkpoint",
     "network.frozen.frozen_values": "train", "plot.save_figure": "figure", "predict.bundle.save_bundle": "bundle",
     "predict.bundle.push_to_hub": "bundle",

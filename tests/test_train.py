@@ -126,8 +126,8 @@ def test_best_weights_are_those_of_the_best_epoch(monitor, ema_momentum):
     np.testing.assert_allclose(loss, history["val_loss"][best[monitor]], rtol=1e-3)
 
 
-@pytest.mark.parametrize("option", [{"mixup_alpha": 0.4}, {"time_mask": 30}, {"band_mask": 12}, {"ema_momentum": 0.8},
-                                    {"label_smoothing": 0.2}, {"optimizer": "adamw", "weight_decay": 0.1}])
+@pytest.mark.parametrize("option", [{"mixup_alpha": 0.4, "time_mask": 30, "band_mask": 12, "label_smoothing": 0.2},
+                                    {"ema_momentum": 0.8, "optimizer": "adamw", "weight_decay": 0.1}])
 def test_validation_is_measured_on_the_chunks_as_they_are(option):
     """Whatever the training side goes through: loss and accuracy of the last epoch are those of plain predictions."""
     store, chunks = small_store()

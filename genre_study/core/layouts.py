@@ -597,8 +597,8 @@ def find_tracks(source: str | Path) -> Listing:
     if source.is_dir():
         return _of_folder(source)
     if not source.exists():
-        raise FileNotFoundError(f"There is no folder or file {str(source)!r}. Expected a folder with one folder a "
-                                "genre in it, an archive of one, or a CSV with path and genre.")
+        raise FileNotFoundError(f"There is no folder or file {str(source)!r}. Expected a folder with one folder "
+                                "per genre in it, an archive of one, or a CSV with path and genre.")
     if source.name.lower().endswith(".csv"):
         return _of_table(source)
     if not is_corpus_file(source):

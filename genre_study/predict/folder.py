@@ -68,9 +68,11 @@ def _read_table(out):
     return table.fillna({name: "" for name in _TEXTS if name in table})
 
 
-def _write_table(rows, columns, numbers, out):
+def _write_table(rows, columns, out):
     """Write rows to a table in one step."""
     table = pd.DataFrame(rows, columns=columns)
+    numbers = [name for name in table if name not in _TEXTS
+               and not table[name].map(lambda value: isinstance(value, str)).any()]
     with whole_file(out) as draft:
         _WRITE[out.suffix](table.astype(dict.fromkeys(numbers, float)), draft)
 
@@ -126,7 +128,6 @@ def predict_folder(folder: str | Path, out: str | Path, model: Bundle | str | Pa
     known = {key: row for key, row in known.items() if all(key) and set(bundle.genres) <= set(row)}
     columns = ["path", "content", "network", "problem", "top", "uncertainty", "reasons", "novelty", "duration_s"]
     columns += bundle.genres
-    numbers = [name for name in columns if name not in _TEXTS]
     added = [name for name in written if name not in columns]
     notes = {row.get("content"): {name: row[name] for name in added} for row in written.to_dict("records")}
     columns += added
@@ -138,9 +139,9 @@ def predict_folder(folder: str | Path, out: str | Path, model: Bundle | str | Pa
             known[key] = row | dict(path=name, content=content, network=network)
             rows.append(known[key])
             if len(rows) % 50 == 0:
-                _write_table([*known.values()], columns, numbers, out)
+                _write_table([*known.values()], columns, out)
     except BaseException:  # interrupted: rows of files that were not reached are kept
-        _write_table([*known.values()], columns, numbers, out)
+        _write_table([*known.values()], columns, out)
         raise
-    _write_table(rows, columns, numbers, out)
+    _write_table(rows, columns, out)
     return _read_table(out)
